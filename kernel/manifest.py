@@ -1,0 +1,293 @@
+"""The manifest, ``plugin.toml``: what a plugin is, needs, asks for and is limited to.
+
+Unknown keys are refused everywhere, so a misspelt limit is an error and never a silent default.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from kernel.errors import KeelstoneError, ManifestError
+from kernel.versions import Version, parse_range, parse_version
+
+MANIFEST_FILE = "plugin.toml"
+PLUGIN_ID = re.compile(r"^[a-z][a-z0-9-]{0,38}[a-z0-9]/[a-z][a-z0-9-]{0,62}[a-z0-9]$")
+EVENT_TYPE = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
+HOST_NAME = re.compile(r"^(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]*[a-z0-9])?(:\d{1,5})?$")
+
+PluginKind = Literal["builtin", "extension", "guest"]
+
+
+def _as_value_error(check: Any) -> AfterValidator:
+    def run(value: str) -> str:
+        try:
+            check(value)
+        except KeelstoneError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    return AfterValidator(run)
+
+
+VersionText = Annotated[str, _as_value_error(parse_version)]
+RangeText = Annotated[str, _as_value_error(parse_range)]
+
+
+def check_plugin_id(value: str) -> str:
+    """``value`` if it is ``publisher/name`` in lower-case ASCII; raises ValueError otherwise."""
+    if not PLUGIN_ID.match(value) or "--" in value:
+        raise ValueError(
+            f"{value!r} is not a plugin id: use publisher/name in lower-case letters, digits and "
+            "single hyphens, e.g. acme/email-guard"
+        )
+    return value
+
+
+def _check_event_type(value: str) -> str:
+    if not EVENT_TYPE.match(value):
+        raise ValueError(f"{value!r} is not an event type: use lower-case dotted words, e.g. lead.scored")
+    return value
+
+
+def _check_host(value: str) -> str:
+    if value.startswith("setting:"):
+        if not re.match(r"^setting:[a-z][a-z0-9_]*$", value):
+            raise ValueError(f"{value!r}: use setting:<name of a string setting that holds a URL>")
+        return value
+    if not HOST_NAME.match(value):
+        raise ValueError(f"{value!r} is not a host: use api.example.com, *.example.com or setting:<name>")
+    return value
+
+
+PluginId = Annotated[str, AfterValidator(check_plugin_id)]
+EventTypeName = Annotated[str, AfterValidator(_check_event_type)]
+AllowedHost = Annotated[str, AfterValidator(_check_host)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Requires(_Strict):
+    """What must be there: the hook contract and other plugins."""
+
+    kernel: RangeText = "^1.0"
+    plugins: dict[PluginId, RangeText] = {}
+    optional: dict[PluginId, RangeText] = {}
+
+
+class HookUse(_Strict):
+    """One hook that the plugin implements, and its place among the others' implementations."""
+
+    before: tuple[PluginId, ...] = ()
+    after: tuple[PluginId, ...] = ()
+
+
+class Capability(_Strict):
+    """A host ability the guest asks for; ``why`` is shown to the person who consents."""
+
+    why: str = Field(min_length=8, max_length=300)
+
+
+class HttpCapability(Capability):
+    """Outgoing HTTP. Hosts are exact, ``*.suffix`` or ``setting:<name>`` (that URL's host)."""
+
+    hosts: tuple[AllowedHost, ...] = Field(min_length=1, max_length=50)
+    methods: tuple[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], ...] = ("GET",)
+
+
+class EventsCapability(Capability):
+    """Emitting events of the named types, which the plugin must declare under ``[events]``."""
+
+    emits: tuple[EventTypeName, ...] = Field(min_length=1, max_length=50)
+
+
+class Capabilities(_Strict):
+    """Everything a guest may ask of the host; what is absent is denied."""
+
+    log: Capability | None = None
+    config: Capability | None = None
+    kv: Capability | None = None
+    http: HttpCapability | None = None
+    events: EventsCapability | None = None
+
+    def asked(self) -> dict[str, Capability]:
+        """The capabilities that are asked for, by name, in alphabetical order."""
+        return {n: c for n in sorted(type(self).model_fields) if (c := getattr(self, n)) is not None}
+
+
+class EventDeclaration(_Strict):
+    """An event type that the plugin owns. ``data`` is its JSON Schema."""
+
+    type: EventTypeName
+    summary: str = Field(min_length=3, max_length=200)
+    data: dict[str, Any] = {"type": "object"}
+
+
+class Events(_Strict):
+    """Event types observed and owned. ``subscribes`` may end in ``.*``."""
+
+    subscribes: tuple[str, ...] = ()
+    declares: tuple[EventDeclaration, ...] = ()
+
+    @field_validator("subscribes")
+    @classmethod
+    def _types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            _check_event_type(item.removesuffix(".*") + ".x" if item.endswith(".*") else item)
+        return value
+
+
+class Limits(_Strict):
+    """Technical bounds of one call. The operator's policy caps every one of them."""
+
+    time_ms: int = Field(default=250, ge=1, le=60_000)
+    memory_mb: int = Field(default=16, ge=1, le=1024)
+    input_kb: int = Field(default=256, ge=1, le=16_384)
+    output_kb: int = Field(default=256, ge=1, le=16_384)
+    stack_kb: int = Field(default=512, ge=64, le=1024)
+    host_calls: int = Field(default=100, ge=0, le=10_000)
+    http_kb: int = Field(default=256, ge=0, le=16_384)
+    kv_kb: int = Field(default=64, ge=0, le=16_384)
+    kv_keys: int = Field(default=10_000, ge=0, le=1_000_000)
+    events: int = Field(default=10, ge=0, le=1_000)
+    log_lines: int = Field(default=50, ge=0, le=10_000)
+    concurrency: int = Field(default=8, ge=1, le=256)
+
+
+class Build(_Strict):
+    """How ``keelstone plugin build`` makes the component; kept in the package for rebuilds."""
+
+    language: Literal["assemblyscript", "python"]
+    source: str
+
+
+class PluginManifest(_Strict):
+    """Identity, version, requirements, capabilities, settings and limits of one plugin version.
+
+    Read it with :func:`load_manifest` or :func:`parse_manifest`; both raise ManifestError.
+    """
+
+    manifest: Literal[1]
+    id: PluginId
+    version: VersionText
+    name: str = Field(min_length=2, max_length=60)
+    summary: str = Field(min_length=10, max_length=200)
+    license: str = Field(min_length=2, max_length=60)
+    kind: PluginKind = "guest"
+    required: bool = False
+    """Built-ins only: on for every tenant, cannot be switched off for one."""
+    homepage: str | None = None
+    keywords: tuple[str, ...] = Field(default=(), max_length=20)
+    requires: Requires = Requires()
+    hooks: dict[str, HookUse] = {}
+    capabilities: Capabilities = Capabilities()
+    events: Events = Events()
+    permissions: dict[str, str] = {}
+    settings: str | None = None
+    """Path of the settings' JSON Schema (draft 2020-12), relative to the manifest."""
+    limits: Limits = Limits()
+    isolation: Literal["call"] = "call"
+    build: Build | None = None
+
+    @property
+    def publisher(self) -> str:
+        """The namespace: the part of the id before the slash."""
+        return self.id.partition("/")[0]
+
+    @property
+    def short_name(self) -> str:
+        """The part of the id after the slash."""
+        return self.id.partition("/")[2]
+
+    @property
+    def semver(self) -> Version:
+        """The version, parsed."""
+        return parse_version(self.version)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> PluginManifest:
+        if self.kind == "guest" and self.required:
+            raise ValueError("only built-in plugins can be required")
+        if self.capabilities.events:
+            own = {d.type for d in self.events.declares}
+            foreign = [t for t in self.capabilities.events.emits if t not in own]
+            if foreign:
+                raise ValueError(
+                    f"capabilities.events.emits names {', '.join(foreign)}, which [[events.declares]] "
+                    "does not declare; a plugin emits only event types that it owns"
+                )
+        if self.events.subscribes and self.kind == "guest" and "event_received" not in self.hooks:
+            raise ValueError("events.subscribes needs the hook event_received under [hooks]")
+        if self.settings is not None and (
+            self.settings.startswith("/") or ".." in self.settings.split("/") or "\\" in self.settings
+        ):
+            raise ValueError("settings must be a relative path inside the plugin's folder")
+        return self
+
+
+def parse_manifest(text: str | bytes, *, file: str = MANIFEST_FILE) -> PluginManifest:
+    """The manifest in ``text``. Raises ManifestError with every problem, each with its key."""
+    try:
+        raw = tomllib.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{file} is not TOML: {error}", file=file, fix="Correct the syntax.") from error
+    return manifest_from_dict(raw, file=file)
+
+
+def manifest_from_dict(raw: object, *, file: str = MANIFEST_FILE) -> PluginManifest:
+    """The manifest in plain data (TOML's or JSON's). Raises ManifestError like parse_manifest."""
+    try:
+        return PluginManifest.model_validate(raw)
+    except ValidationError as error:
+        problems = [_problem(e) for e in error.errors(include_url=False)]
+        plugin = raw.get("id") if isinstance(raw, dict) and isinstance(raw.get("id"), str) else None
+        raise ManifestError(
+            f"{file} has {len(problems)} problem{'s' if len(problems) > 1 else ''}: " + "; ".join(problems) + ".",
+            file=file,
+            plugin=plugin,
+            fix="See docs/reference/manifest.md for every key.",
+            extra={"problems": problems},
+        ) from error
+
+
+def _problem(error: Any) -> str:
+    key = ".".join(str(p) for p in error["loc"]) or "manifest"
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{key}: {message}"
+
+
+def load_manifest(folder: Path) -> PluginManifest:
+    """The manifest of the plugin in ``folder``. Raises ManifestError if absent or malformed."""
+    path = folder / MANIFEST_FILE
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(
+            f"There is no {MANIFEST_FILE} in {folder}.",
+            file=str(path),
+            fix="Run the command in a plugin's folder, or make one with `keelstone plugin new`.",
+        ) from error
+    return parse_manifest(data, file=str(path))
+
+
+def manifest_schema() -> dict[str, Any]:
+    """JSON Schema of plugin.toml, for editors and the reference page."""
+    return PluginManifest.model_json_schema()

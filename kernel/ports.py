@@ -1,0 +1,308 @@
+"""What the kernel needs from the outside. Adapters and other packages implement these Protocols."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from kernel.context import Context
+from kernel.events import Event, NewEvent
+from kernel.manifest import PluginManifest
+
+ALL_TENANTS = "*"
+"""The scope of platform work (relay, catalog, operators): every tenant and the platform's tables."""
+
+
+# ---------------------------------------------------------------------------------- storage
+
+
+@runtime_checkable
+class Transaction(Protocol):
+    """One open transaction in one scope. Commits when its ``async with`` ends without an error."""
+
+    scope: str
+
+    async def execute(self, statement: Any, parameters: Any = None) -> Any:
+        """Run a SQLAlchemy Core statement; the tenant's criteria are enforced underneath."""
+        ...
+
+    def emit(
+        self,
+        stream: str,
+        *events: NewEvent,
+        tenant: str | None = None,
+        expected_version: int | None = None,
+    ) -> None:
+        """Append ``events`` to ``stream`` in this transaction (written at commit, in order).
+
+        ``tenant`` is needed only in the scope ALL_TENANTS. ``expected_version`` is the stream's
+        version the caller has seen (0 for a new stream); ConcurrencyConflict is raised at commit
+        if it has moved. Without it the events go at the end.
+        """
+        ...
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the transaction has been committed."""
+        ...
+
+
+class Database(Protocol):
+    """The relational store. ``scope`` is a tenant's id or ALL_TENANTS."""
+
+    dialect: str
+
+    def read(self, scope: str) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that only reads."""
+        ...
+
+    def write(self, scope: str, context: Context | None = None) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that may write and emit; ``context`` fills the events' metadata."""
+        ...
+
+
+class EventStore(Protocol):
+    """The append-only log that is also the outbox."""
+
+    async def append(
+        self, tenant: str, stream: str, events: Sequence[NewEvent], *, expected_version: int | None = None
+    ) -> list[Event]:
+        """Append outside any transaction; concurrent calls are committed as one group."""
+        ...
+
+    async def read_stream(self, tenant: str, stream: str, *, after: int = 0, limit: int = 500) -> list[Event]:
+        """Events of one stream with a version above ``after``, in order."""
+        ...
+
+    async def read_tenant(
+        self, tenant: str, *, after: int = 0, limit: int = 100, types: Sequence[str] = (), newest_first: bool = False
+    ) -> list[Event]:
+        """Events of one tenant in order of position (``types`` may end in ``.*``)."""
+        ...
+
+    async def read_committed(self, *, after: tuple[int, int] = (0, 0), limit: int = 500) -> tuple[list[Event], tuple[int, int]]:
+        """Events of all tenants after a cursor, never skipping one that commits late; and the new cursor."""
+        ...
+
+    async def verify_stream(self, tenant: str, stream: str) -> Event | None:
+        """The first event whose hash or link is wrong, or None if the chain is whole."""
+        ...
+
+
+class KvConflict(Exception):
+    """A key that a guest read and wrote was changed by somebody else meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvValue:
+    """A stored value with its version (from 1), which grows by one at each write."""
+
+    value: str
+    version: int
+
+
+class KvStore(Protocol):
+    """Guests' durable state, private to (tenant, plugin)."""
+
+    async def get(self, tenant: str, plugin: str, key: str) -> KvValue | None: ...
+
+    async def list_keys(self, tenant: str, plugin: str, prefix: str, limit: int) -> list[str]: ...
+
+    async def usage(self, tenant: str, plugin: str) -> tuple[int, int]:
+        """Keys and bytes in use."""
+        ...
+
+    async def apply(self, transaction: Transaction, tenant: str, plugin: str, effects: Effects) -> None:
+        """Save a call's writes. Raises KvConflict if a key read and written has moved."""
+        ...
+
+    async def purge(self, transaction: Transaction, plugin: str, tenant: str | None = None) -> int:
+        """Delete everything of a plugin (in one tenant, or in all); the number of keys."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Content-addressed bytes; keys are SHA-256 hex digests."""
+
+    async def put(self, data: bytes) -> str: ...
+
+    async def get(self, digest: str) -> bytes | None: ...
+
+    async def delete(self, digest: str) -> None: ...
+
+
+# ---------------------------------------------------------------------------------- bus
+
+
+@dataclass(frozen=True, slots=True)
+class BusMessage:
+    """One message: ``key`` orders (tenant/stream), ``id`` identifies, ``value`` is a CloudEvent."""
+
+    key: str
+    id: str
+    value: bytes
+
+
+BusHandler = Callable[[BusMessage], Awaitable[None]]
+
+
+class Subscription(Protocol):
+    """A running consumer; close it to stop."""
+
+    async def close(self) -> None: ...
+
+
+class Bus(Protocol):
+    """The shared bus. At least once, in order per key."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def publish(self, messages: Sequence[BusMessage]) -> None:
+        """Hand over messages; returns when the bus has them durably. Raises BackendUnavailable."""
+        ...
+
+    async def consume(self, group: str, handler: BusHandler) -> Subscription:
+        """Share the work of ``group`` with other processes. A message is acknowledged after
+        ``handler`` returned; if it raised, the message comes again. A new group begins at the
+        oldest message that the bus still has."""
+        ...
+
+    async def listen(self, handler: BusHandler) -> Subscription:
+        """Get every message from now on, in every process (no acknowledgement, no replay)."""
+        ...
+
+    async def ping(self) -> None:
+        """Raise BackendUnavailable if the bus does not answer."""
+        ...
+
+
+# ---------------------------------------------------------------------------------- guests
+
+
+@dataclass(frozen=True, slots=True)
+class GuestCall:
+    """One call into a guest. ``payload`` is JSON text; ``digest`` the component's SHA-256."""
+
+    plugin: str
+    version: str
+    digest: str
+    manifest: PluginManifest
+    hook: str
+    payload: str
+    context: Context
+    grants: frozenset[str] = frozenset()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Effects:
+    """What a call wants saved. Applied together, and only if the call succeeded.
+
+    ``kv_writes`` maps keys to values (None deletes); ``kv_reads`` maps keys that were read to the
+    version seen (0 if absent).
+    """
+
+    kv_writes: dict[str, str | None] = field(default_factory=dict)
+    kv_reads: dict[str, int] = field(default_factory=dict)
+    events: list[NewEvent] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.kv_writes or self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestUsage:
+    """What a call used. Times in microseconds, memory in bytes."""
+
+    wall_us: int
+    memory_bytes: int
+    host_calls: int
+    http_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that a guest wrote."""
+
+    level: Literal["debug", "info", "warn", "error"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuestResult:
+    """A guest's answer (JSON text) with its effects, still unsaved."""
+
+    output: str
+    effects: Effects
+    usage: GuestUsage
+    logs: tuple[LogLine, ...] = ()
+
+
+class GuestRuntime(Protocol):
+    """The WebAssembly host."""
+
+    async def prepare(self, digest: str, component: bytes, manifest: PluginManifest) -> None:
+        """Compile (once, in a separate process) and check the component. Raises SandboxError."""
+        ...
+
+    def prepared(self, digest: str) -> bool:
+        """Whether the compiled artifact is at hand."""
+        ...
+
+    async def call(self, call: GuestCall) -> GuestResult:
+        """Run one call in a fresh instance. Raises SandboxError's subclasses: never a bare trap."""
+        ...
+
+    async def forget(self, digest: str) -> None:
+        """Delete the compiled artifact."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# ---------------------------------------------------------------------------------- activation
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationRecord:
+    """One plugin version switched on for one tenant, with what its admin granted and set."""
+
+    tenant: str
+    plugin: str
+    version: str
+    grants: frozenset[str] = frozenset()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ActivationSource(Protocol):
+    """Where activations are stored (the plugin ``catalog``)."""
+
+    async def load_all(self) -> list[ActivationRecord]: ...
+
+    async def load_tenant(self, tenant: str) -> list[ActivationRecord]: ...
+
+    async def load_guest(self, plugin: str, version: str) -> GuestRelease | None:
+        """The installed release, or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRelease:
+    """An installed guest: what the dispatcher needs to call it."""
+
+    manifest: PluginManifest
+    digest: str
+
+
+class Clock(Protocol):
+    """Time, replaceable in tests."""
+
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
+        ...
+
+
+Stream = AsyncIterator[Event]

@@ -1,0 +1,70 @@
+"""Settings: environment variables with one prefix, ``KEELSTONE_``, each with a working default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Csv = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Lists are comma-separated."""
+
+    model_config = SettingsConfigDict(env_prefix="KEELSTONE_", extra="ignore", frozen=True)
+
+    home: Path = Field(default=Path(".keelstone"), description="Data folder: database, blobs, keys, artifacts.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on. Loopback unless told otherwise.")
+    port: int = Field(default=8700, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    url: str | None = Field(default=None, description="Address of the platform that the command line talks to.")
+    token: SecretStr | None = Field(default=None, description="Access token or API key for the command line.")
+
+    database_url: str | None = Field(
+        default=None, description="postgresql://user:password@host/db. Default: SQLite in the data folder."
+    )
+    bus_url: str | None = Field(
+        default=None, description="redis://host:port/0 or kafka://host:port. Default: inside the process."
+    )
+    marketplace_url: str | None = Field(
+        default=None, description="Address of a marketplace service. Default: the embedded one."
+    )
+    plugins_disabled: Csv = Field(default=(), description="Ids of built-in plugins and extensions to leave out.")
+    seed: bool = Field(default=False, description="Make the example tenants and publish the example plugins at start.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="json for machines, console for people; auto asks the terminal."
+    )
+    otlp_endpoint: str | None = Field(default=None, description="OTLP/HTTP collector for traces, e.g. http://127.0.0.1:4318.")
+
+    request_timeout_ms: int = Field(default=30_000, ge=100, description="Deadline of one HTTP request, in milliseconds.")
+    max_body_kb: int = Field(default=1_024, ge=1, description="Largest request body outside uploads, in KiB.")
+    access_token_minutes: int = Field(default=15, ge=1, le=120, description="Life of an access token, in minutes.")
+    refresh_token_days: int = Field(default=30, ge=1, description="Life of a refresh token, in days.")
+
+    sandbox_max_time_ms: int = Field(default=5_000, ge=1, description="Cap on a guest call's time, in milliseconds.")
+    sandbox_max_memory_mb: int = Field(default=128, ge=1, description="Cap on a guest's memory, in MiB.")
+    sandbox_threads: int = Field(default=8, ge=1, le=64, description="Threads that run guest calls.")
+    sandbox_slots: int = Field(default=200, ge=8, le=4_000, description="Instances that can be alive at once.")
+    http_private_allow: Csv = Field(
+        default=(), description="host:port pairs in private ranges that guests may reach. Default: none."
+    )
+    max_package_mb: int = Field(default=32, ge=1, description="Largest plugin package, in MiB.")
+
+    @field_validator("plugins_disabled", "http_private_allow", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database address with the async driver named."""
+        if self.database_url is None:
+            return f"sqlite+aiosqlite:///{self.home.resolve() / 'keelstone.db'}"
+        scheme, _, rest = self.database_url.partition("://")
+        return f"{'postgresql+asyncpg' if scheme.startswith('postgres') else scheme}://{rest}"

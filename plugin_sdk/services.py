@@ -1,0 +1,172 @@
+"""The catalogue: every service a plugin may ask for, each a Protocol, each defined once.
+
+A plugin asks with ``services.get(Database)`` and publishes with ``services.publish(UserDirectory,
+self)``. A service that no installed plugin publishes raises ServiceMissing, which names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from kernel.context import Context, Principal
+from kernel.errors import ServiceMissing
+from kernel.manifest import PluginManifest
+from kernel.ports import BlobStore, Bus, Clock, Database, EventStore, GuestRuntime, KvStore, Transaction
+
+T = TypeVar("T")
+
+__all__ = [
+    "Authenticator",
+    "BlobStore",
+    "Bus",
+    "Clock",
+    "CredentialStore",
+    "Database",
+    "EventStore",
+    "GuestRuntime",
+    "KvStore",
+    "Marketplace",
+    "MarketplaceEntry",
+    "Services",
+    "TenantDirectory",
+    "Transaction",
+    "UserDirectory",
+    "UserRecord",
+    "VerifiedPackage",
+]
+
+
+class Services:
+    """What is published, by Protocol. One object per platform process."""
+
+    def __init__(self) -> None:
+        self._published: dict[type[Any], Any] = {}
+
+    def publish(self, protocol: type[T], service: T) -> None:
+        """Offer ``service`` under ``protocol``. Raises ValueError if somebody already does."""
+        if protocol in self._published:
+            raise ValueError(f"{protocol.__name__} is already published by {self._published[protocol]!r}")
+        self._published[protocol] = service
+
+    def get(self, protocol: type[T]) -> T:
+        """The service published under ``protocol``. Raises ServiceMissing."""
+        found: T | None = self._published.get(protocol)
+        if found is None:
+            raise ServiceMissing(
+                f"No installed plugin provides {protocol.__name__}.",
+                expected=protocol.__name__,
+                fix="Take the plugin that provides it out of KEELSTONE_PLUGINS_DISABLED.",
+            )
+        return found
+
+    def find(self, protocol: type[T]) -> T | None:
+        """The service published under ``protocol``, or None."""
+        return self._published.get(protocol)
+
+
+class Authenticator(Protocol):
+    """Turns credentials into a principal (the plugin ``identity``)."""
+
+    async def authenticate(self, authorization: str) -> Principal:
+        """The principal of an Authorization header. Raises Unauthenticated or TokenExpired."""
+        ...
+
+
+class CredentialStore(Protocol):
+    """Keeps secrets by which people sign in (the plugin ``identity``)."""
+
+    async def set_password(self, transaction: Transaction, tenant: str, user: str, email: str, password: str) -> None:
+        """Make or replace the password credential of a user in the open transaction."""
+        ...
+
+    async def remove(self, transaction: Transaction, tenant: str, user: str) -> None:
+        """Delete every credential of a user."""
+        ...
+
+    async def assign_roles(self, transaction: Transaction, tenant: str, user: str, roles: Sequence[str]) -> None:
+        """Replace the user's roles."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """A person as other plugins may see them."""
+
+    id: str
+    tenant: str
+    email: str
+    name: str
+
+
+class UserDirectory(Protocol):
+    """Who the people of a tenant are (the plugin ``users``)."""
+
+    async def register(
+        self, context: Context, email: str, name: str, *, password: str | None = None, roles: Sequence[str] = ()
+    ) -> UserRecord:
+        """Register a person through the hooks. Raises Rejected, Conflict, ValidationFailed."""
+        ...
+
+    async def find(self, tenant: str, user: str) -> UserRecord | None: ...
+
+
+class TenantDirectory(Protocol):
+    """Which tenants there are (the plugin ``tenants``)."""
+
+    async def provision(self, context: Context, id: str, name: str, plan: str = "free") -> None:
+        """Make a tenant through the hooks. Raises Conflict if the id is taken."""
+        ...
+
+    async def exists(self, tenant: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MarketplaceEntry:
+    """One plugin as search shows it. ``versions`` are SemVer, newest first, yanked ones left out."""
+
+    id: str
+    name: str
+    summary: str
+    latest: str
+    versions: tuple[str, ...]
+    license: str
+    publisher: str
+    keywords: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPackage:
+    """A package whose whole chain has been checked. ``digest`` is the archive's SHA-256 in hex.
+
+    ``chain`` says each link that was checked, in order, for people to read.
+    """
+
+    manifest: PluginManifest
+    digest: str
+    component: bytes
+    readme: str
+    changelog: str
+    settings_schema: Mapping[str, Any] | None
+    icon: bytes | None
+    chain: tuple[str, ...]
+
+
+class Marketplace(Protocol):
+    """The marketplace as the platform uses it: nothing comes back unverified."""
+
+    async def search(self, query: str, limit: int = 20) -> list[MarketplaceEntry]: ...
+
+    async def info(self, plugin: str) -> MarketplaceEntry:
+        """One plugin. Raises NotFound."""
+        ...
+
+    async def manifests(self, plugin: str) -> list[PluginManifest]:
+        """Manifests of all installable versions (for the resolver). Raises NotFound."""
+        ...
+
+    async def fetch(self, plugin: str, version: str) -> VerifiedPackage:
+        """Download and verify one release. Raises NotFound or VerificationFailed."""
+        ...
