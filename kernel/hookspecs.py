@@ -1,7 +1,8 @@
 """Every hook of the platform, one sentence each. This page is the whole extension surface.
 
 ``contribute`` hooks run once at boot, synchronously; ``filter``, ``decide`` and ``observe`` hooks
-run per request or event and are implemented by built-ins, extensions and guests alike.
+run per request or event and are implemented by built-ins, extensions and guests alike. An
+implementation may be sync or async, and may leave out arguments that it does not need.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pluggy
 from pydantic import BaseModel
 
 from kernel import payloads
+from kernel.context import Context
 from kernel.errors import UnknownHook
 
 HOOK_CONTRACT_VERSION = "1.0.0"
@@ -102,31 +104,31 @@ class HookSpecs:
     # ------------------------------------------------------------------ filter (request)
 
     @_hook("filter", payload=payloads.UserDraft, on_failure="fail_closed")
-    def user_creating(self, payload: payloads.UserDraft) -> Any:
+    def user_creating(self, payload: payloads.UserDraft, context: Context) -> Any:
         """A person is about to be registered: change the draft or refuse it."""
 
     @_hook("filter", payload=payloads.UserDraft, on_failure="fail_closed")
-    def user_updating(self, payload: payloads.UserDraft) -> Any:
+    def user_updating(self, payload: payloads.UserDraft, context: Context) -> Any:
         """A person's profile is about to change: change the draft or refuse it."""
 
     @_hook("filter", payload=payloads.TenantDraft, on_failure="fail_closed")
-    def tenant_creating(self, payload: payloads.TenantDraft) -> Any:
+    def tenant_creating(self, payload: payloads.TenantDraft, context: Context) -> Any:
         """A tenant is about to be provisioned: change the draft or refuse it."""
 
     # ------------------------------------------------------------------ decide (request)
 
     @_hook("decide", payload=payloads.AccessRequest, result=payloads.AccessDecision, on_failure="fail_closed")
-    def access_deciding(self, payload: payloads.AccessRequest) -> Any:
+    def access_deciding(self, payload: payloads.AccessRequest, context: Context) -> Any:
         """May the principal do this: the first plugin with an opinion overrides the roles."""
 
     @_hook("decide", payload=payloads.InstallRequest, result=payloads.InstallDecision, on_failure="fail_closed")
-    def plugin_installing(self, payload: payloads.InstallRequest) -> Any:
+    def plugin_installing(self, payload: payloads.InstallRequest, context: Context) -> Any:
         """A verified release is about to be installed: policy may refuse it."""
 
     # ------------------------------------------------------------------ observe (after commit)
 
     @_hook("observe", payload=payloads.EventView, deadline_ms=30_000)
-    def event_received(self, payload: payloads.EventView) -> Any:
+    def event_received(self, payload: payloads.EventView, context: Context) -> Any:
         """An event of a type in the manifest's ``events.subscribes`` was committed."""
 
 

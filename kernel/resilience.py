@@ -1,0 +1,143 @@
+"""Deadline, bulkhead, breaker, retry budget: as in the literature (Nygard, "Release It!", ch. 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Literal
+
+from kernel.errors import DeadlineExceeded
+
+BreakerState = Literal["closed", "open", "half_open"]
+
+
+class Breaker:
+    """Opens after ``threshold`` failures in a row; rests, then lets exactly one probe through.
+
+    The rest doubles with each failed probe, from ``rest`` to ``longest`` seconds. ``clock`` gives
+    seconds on a monotonic clock.
+    """
+
+    __slots__ = ("_clock", "_longest", "_probing", "_rest", "_threshold", "_until", "_wait", "failures", "state")
+
+    def __init__(
+        self,
+        threshold: int = 5,
+        rest: float = 1.0,
+        longest: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._threshold = threshold
+        self._rest = rest
+        self._longest = longest
+        self._clock = clock
+        self._wait = rest
+        self._until = 0.0
+        self._probing = False
+        self.failures = 0
+        self.state: BreakerState = "closed"
+
+    def allow(self) -> bool:
+        """Whether a call may go now. In half-open state only one call at a time may."""
+        if self.state == "closed":
+            return True
+        if self.state == "open":
+            if self._clock() < self._until:
+                return False
+            self.state = "half_open"
+            self._probing = True
+            return True
+        if self._probing:
+            return False
+        self._probing = True
+        return True
+
+    def success(self) -> None:
+        """A call that was allowed went well."""
+        self.state = "closed"
+        self.failures = 0
+        self._probing = False
+        self._wait = self._rest
+
+    def failure(self) -> None:
+        """A call that was allowed failed."""
+        self.failures += 1
+        if self.state == "half_open":
+            self._wait = min(self._wait * 2, self._longest)
+            self._open()
+        elif self.failures >= self._threshold:
+            self._open()
+
+    def abandon(self) -> None:
+        """A call that was allowed was cancelled: it says nothing about the callee."""
+        self._probing = False
+
+    def _open(self) -> None:
+        self.state = "open"
+        self._probing = False
+        self._until = self._clock() + self._wait
+
+
+class RetryBudget:
+    """Retries may be at most ``ratio`` of calls (plus ``floor``), so that they never pile up.
+
+    After the Finagle retry budget: each call deposits ``ratio``, each retry withdraws one.
+    """
+
+    def __init__(self, ratio: float = 0.2, floor: float = 10.0, ceiling: float = 100.0) -> None:
+        self._ratio = ratio
+        self._ceiling = ceiling
+        self._balance = floor
+
+    def deposit(self) -> None:
+        """A first try was made."""
+        self._balance = min(self._ceiling, self._balance + self._ratio)
+
+    def withdraw(self) -> bool:
+        """Whether one retry may be made now."""
+        if self._balance < 1.0:
+            return False
+        self._balance -= 1.0
+        return True
+
+
+def backoff(attempt: int, base: float = 0.05, longest: float = 5.0) -> float:
+    """Seconds to wait before try ``attempt`` (from 1): exponential with full jitter."""
+    return random.uniform(0, min(longest, base * 2 ** (attempt - 1)))  # noqa: S311 - spreads load, keeps no secret
+
+
+@types.coroutine
+def _resume(coroutine: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
+    """Carry on a coroutine that was already sent into once and yielded ``awaited``."""
+    while True:
+        try:
+            sent = yield awaited
+        except BaseException as error:
+            step = coroutine.throw
+            argument: Any = error
+        else:
+            step = coroutine.send
+            argument = sent
+        try:
+            awaited = step(argument)
+        except StopIteration as done:
+            return done.value
+
+
+async def finish_within(coroutine: Coroutine[Any, Any, Any], awaited: Any, seconds: float) -> Any:
+    """Finish a coroutine that suspended on ``awaited``, under a timer of its own.
+
+    Implementations that never suspend never pay for a timer: arming one costs more than most of
+    them take. Raises DeadlineExceeded if the time is up.
+    """
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            return await _resume(coroutine, awaited)
+    except TimeoutError as error:
+        if scope.expired():
+            raise DeadlineExceeded(f"It did not end within {seconds * 1000:.0f} ms.") from error
+        raise
