@@ -58,7 +58,7 @@ def _hook(
     def mark(function: F) -> F:
         summary = " ".join((function.__doc__ or "").split())
         spec = HookSpec(function.__name__, kind, summary, payload, result, on_failure, deadline_ms)
-        function.keelstone_spec = spec  # type: ignore[attr-defined]
+        function.declared_hook = spec  # type: ignore[attr-defined]
         return cast(F, _marker(function))
 
     return mark
@@ -135,7 +135,7 @@ class HookSpecs:
 def _collect() -> dict[str, HookSpec]:
     found = {}
     for name, member in vars(HookSpecs).items():
-        spec = getattr(member, "keelstone_spec", None)
+        spec = getattr(member, "declared_hook", None)
         if spec is not None:
             found[name] = spec
     return found
