@@ -119,7 +119,7 @@ class HookSpecs:
 
     @_hook("decide", payload=payloads.AccessRequest, result=payloads.AccessDecision, on_failure="fail_closed")
     def access_deciding(self, payload: payloads.AccessRequest, context: Context) -> Any:
-        """May the principal do this: the first plugin with an opinion overrides the roles."""
+        """May the principal do this: the first answer wins, and can deny what roles allow, never the reverse."""
 
     @_hook("decide", payload=payloads.InstallRequest, result=payloads.InstallDecision, on_failure="fail_closed")
     def plugin_installing(self, payload: payloads.InstallRequest, context: Context) -> Any:

@@ -1,0 +1,104 @@
+"""Guests as implementations: JSON of the hook's schema out, JSON of its reply schema back.
+
+The dispatcher cannot tell a guest from a built-in: what comes back from :meth:`Guests.bind`'s
+callable is the payload model, a ``Reject``, an answer or None, wrapped with the effects to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from kernel.context import Context
+from kernel.errors import PluginFailed
+from kernel.hooks import GuestAnswer
+from kernel.hookspecs import HookSpec
+from kernel.manifest import PluginManifest
+from kernel.payloads import DecideReply, FilterReply, ObserveReply
+from kernel.ports import GuestCall, GuestRelease, GuestResult, GuestRuntime
+
+GuestObserver = Callable[[GuestCall, GuestResult], None]
+
+
+class Guests:
+    """The installed guests of this process and how to call them."""
+
+    def __init__(self, runtime: GuestRuntime, observe: GuestObserver | None = None) -> None:
+        self._runtime = runtime
+        self._observe = observe
+        self._releases: dict[tuple[str, str], GuestRelease] = {}
+
+    def add(self, release: GuestRelease) -> None:
+        """Make an installed release callable."""
+        self._releases[(release.manifest.id, release.manifest.version)] = release
+
+    def remove(self, plugin: str, version: str) -> None:
+        """Take a release away; calls under way keep the callable they have."""
+        self._releases.pop((plugin, version), None)
+
+    def has(self, plugin: str, version: str) -> bool:
+        """Whether the release is callable here."""
+        return (plugin, version) in self._releases
+
+    def hooks_of(self, plugin: str, version: str) -> PluginManifest | None:
+        """The release's manifest, or None."""
+        release = self._releases.get((plugin, version))
+        return release.manifest if release else None
+
+    def bind(
+        self, plugin: str, version: str, spec: HookSpec, grants: frozenset[str], settings: Mapping[str, Any]
+    ) -> tuple[PluginManifest, Callable[[Any, Context], Any]] | None:
+        """Manifest and callable for one hook, or None if the release is not here."""
+        release = self._releases.get((plugin, version))
+        if release is None:
+            return None
+        manifest, digest = release.manifest, release.digest
+
+        async def call(payload: BaseModel, context: Context) -> GuestAnswer:
+            request = GuestCall(
+                plugin=plugin,
+                version=version,
+                digest=digest,
+                manifest=manifest,
+                hook=spec.name,
+                payload=payload.model_dump_json(),
+                context=context,
+                grants=grants,
+                settings=settings,
+            )
+            result = await self._runtime.call(request)
+            if self._observe is not None:
+                self._observe(request, result)
+            return GuestAnswer(_lift(spec, result.output, payload, request), result.effects)
+
+        return manifest, call
+
+
+def _lift(spec: HookSpec, output: str, payload: BaseModel, call: GuestCall) -> Any:
+    """The reply as a built-in would have returned it. Raises PluginFailed if it breaks the schema."""
+    try:
+        if spec.kind == "filter":
+            reply = FilterReply.model_validate_json(output)
+            if reply.reject is not None:
+                return reply.reject
+            return None if reply.payload is None else type(payload).model_validate(reply.payload)
+        if spec.kind == "decide":
+            answer = DecideReply.model_validate_json(output).answer
+            return None if answer is None or spec.result is None else spec.result.model_validate(answer)
+        ObserveReply.model_validate_json(output)
+        return None
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(p) for p in e['loc']) or 'reply'}: {e['msg']}" for e in error.errors(include_url=False)[:5]
+        )
+        raise PluginFailed(
+            f"{call.plugin} answered {spec.name} with something that does not fit: {problems}.",
+            plugin=call.plugin,
+            hook=spec.name,
+            tenant=call.context.tenant,
+            expected=f"JSON of the {spec.kind} reply and {type(payload).__name__}",
+            found=output[:200],
+            fix="See docs/reference/hooks.md for the reply's schema.",
+        ) from error

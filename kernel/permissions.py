@@ -1,0 +1,86 @@
+"""Who may do what. Pure: roles give permission strings; ``users:*`` covers ``users:read``; deny is the default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kernel.context import Context, Principal
+from kernel.errors import Forbidden, TenantMismatch, Unauthenticated
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A right that a plugin introduces, and the standard roles that have it from the start."""
+
+    name: str
+    summary: str
+    roles: frozenset[str] = frozenset({"admin"})
+
+
+OPERATOR_ROLE = "operator"
+ADMIN_ROLE = "admin"
+MEMBER_ROLE = "member"
+ROLES = (OPERATOR_ROLE, ADMIN_ROLE, MEMBER_ROLE)
+
+
+def grants(held: Iterable[str], wanted: str) -> bool:
+    """Whether any held permission covers the wanted one. Adding to ``held`` never takes away."""
+    area = wanted.partition(":")[0]
+    return any(h in ("*", wanted, f"{area}:*") for h in held)
+
+
+def permissions_of(roles: Iterable[str], permissions: Iterable[Permission]) -> frozenset[str]:
+    """The permission strings that a set of roles gives. Operators have every one."""
+    mine = frozenset(roles)
+    if OPERATOR_ROLE in mine:
+        return frozenset({"*"})
+    return frozenset(p.name for p in permissions if p.roles & mine)
+
+
+def require(principal: Principal, permission: str) -> None:
+    """Raise Unauthenticated or Forbidden unless the principal has ``permission``."""
+    if principal.kind == "anonymous":
+        raise Unauthenticated(
+            "This needs a signed-in principal.",
+            expected="Authorization: Bearer <access token or API key>",
+            fix="Sign in at POST /api/v1/auth/token.",
+        )
+    if not grants(principal.permissions, permission):
+        raise Forbidden(
+            f"{principal.id} may not {permission}.",
+            tenant=principal.tenant,
+            expected=permission,
+            found=", ".join(sorted(principal.permissions)) or "no permissions",
+            fix="Ask an admin of the tenant for a role that has it.",
+        )
+
+
+def acting_tenant(principal: Principal, wanted: str | None) -> str:
+    """The tenant a request acts in. Only operators may name one that is not their own.
+
+    Raises TenantMismatch; the message does not say whether the tenant exists.
+    """
+    if wanted is None or wanted == principal.tenant:
+        return principal.tenant
+    if principal.is_operator:
+        return wanted
+    raise TenantMismatch(
+        "That tenant is not yours.",
+        tenant=principal.tenant,
+        expected=principal.tenant,
+        found=wanted,
+        fix="Sign in to that tenant, or leave the tenant out.",
+    )
+
+
+def require_in(context: Context, permission: str, tenant: str | None = None) -> str:
+    """Check permission and tenant together; the tenant to act in. Raises like the two above."""
+    require(context.principal, permission)
+    return acting_tenant(context.principal, tenant or context.tenant)
+
+
+def roles_table(permissions: Iterable[Permission]) -> Mapping[str, list[str]]:
+    """Role -> its permissions, for the REST answer and the reference page."""
+    known = list(permissions)
+    return {role: sorted(permissions_of([role], known)) for role in ROLES}

@@ -1,0 +1,257 @@
+"""Logs, metrics and traces: JSON lines with correlation id and masking, counters per plugin, hook
+and tenant, OpenTelemetry spans.
+
+The hot path only appends to a queue; sums are made when somebody collects.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from opentelemetry import trace as otel
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from kernel.context import current_context
+from kernel.explain import DispatchTrace
+from kernel.settings import Settings
+
+_SECRET_KEY = re.compile(r"(password|secret|token|authorization|api_?key|cookie|credential)", re.IGNORECASE)
+_EMAIL = re.compile(r"\b([A-Za-z0-9._%+-])[A-Za-z0-9._%+-]*@([A-Za-z0-9.-]+\.[A-Za-z]{2,})\b")
+_BEARER = re.compile(r"\b(Bearer\s+|ks_)[A-Za-z0-9._~+/=-]{8,}")
+MASK = "***"
+BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+"""Upper bounds of the duration histograms, in seconds."""
+OTHER_TENANT = "other"
+
+
+def mask(value: Any) -> Any:
+    """``value`` with secrets and e-mail addresses hidden, at any depth; safe to write to a log."""
+    if isinstance(value, str):
+        return _BEARER.sub(lambda m: m.group(1) + MASK, _EMAIL.sub(r"\1***@\2", value))
+    if isinstance(value, dict):
+        return {k: MASK if _SECRET_KEY.search(str(k)) else mask(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [mask(v) for v in value]
+    return value
+
+
+def _mask_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    masked: MutableMapping[str, Any] = mask(dict(event))
+    return masked
+
+
+def _add_context(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    context = current_context()
+    if context is not None:
+        event.setdefault("correlation_id", context.correlation_id)
+        event.setdefault("tenant", context.tenant)
+        event.setdefault("principal", context.principal.id)
+    return event
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send structlog's and the standard library's records to standard error, masked."""
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_context,
+    ]
+    render: list[Any] = (
+        [structlog.processors.format_exc_info, _mask_event, structlog.processors.JSONRenderer()]
+        if as_json
+        else [_mask_event, structlog.dev.ConsoleRenderer()]
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,
+    )
+
+
+class _Series:
+    __slots__ = ("buckets", "count", "errors", "seconds")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.errors = 0
+        self.seconds = 0.0
+        self.buckets = [0] * len(BUCKETS)
+
+    def add(self, seconds: float, failed: bool) -> None:
+        self.count += 1
+        self.errors += failed
+        self.seconds += seconds
+        for index, bound in enumerate(BUCKETS):
+            if seconds <= bound:
+                self.buckets[index] += 1
+                break
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        total, rows = 0, []
+        for bound, count in zip(BUCKETS, self.buckets, strict=True):
+            total += count
+            rows.append((str(bound), float(total)))
+        return [*rows, ("+Inf", float(self.count))]
+
+
+class Telemetry(Collector):
+    """Counts what happens and renders it for Prometheus; starts spans when tracing is on.
+
+    At most ``tenant_labels`` tenants get a label of their own; the rest are summed as ``other``,
+    so that the number of series stays bounded.
+    """
+
+    def __init__(self, *, tenant_labels: int = 200, queue: int = 100_000) -> None:
+        self._queue: deque[DispatchTrace] = deque(maxlen=queue)
+        self._hooks: dict[tuple[str, str, str], _Series] = {}
+        self._requests: dict[tuple[str, str, str], _Series] = {}
+        self._guests: dict[tuple[str, str], list[float]] = {}
+        self._tenants: set[str] = set()
+        self._tenant_labels = tenant_labels
+        self._gauges: dict[str, tuple[str, float]] = {}
+        self._tracer = otel.get_tracer("keelstone")
+        self.tracing = False
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+
+    # ------------------------------------------------------------------ recording
+
+    def dispatch(self, trace: DispatchTrace) -> None:
+        """Note a dispatch (cheap: it is summed later)."""
+        self._queue.append(trace)
+        if self.tracing:
+            self._spans(trace)
+        if len(self._queue) > 10_000:
+            self._drain()
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Note an HTTP request; ``route`` is the path's template, never the path itself."""
+        self._requests.setdefault((method, route, f"{status // 100}xx"), _Series()).add(seconds, status >= 500)
+
+    def guest(self, plugin: str, tenant: str, wall_us: int, memory: int, host_calls: int, http_bytes: int) -> None:
+        """Note what one sandboxed call used."""
+        used = self._guests.setdefault((plugin, self._label(tenant)), [0.0, 0.0, 0.0, 0.0, 0.0])
+        for index, amount in enumerate((1, wall_us / 1e6, memory, host_calls, http_bytes)):
+            used[index] = max(used[index], amount) if index == 2 else used[index] + amount
+
+    def gauge(self, name: str, summary: str, value: float) -> None:
+        """Set a platform-wide value, e.g. the relay's lag in events."""
+        self._gauges[name] = (summary, value)
+
+    @contextmanager
+    def span(self, name: str, **attributes: Any) -> Iterator[None]:
+        """A span around the body, if tracing is on."""
+        if not self.tracing:
+            yield
+            return
+        with self._tracer.start_as_current_span(name, attributes=attributes):
+            yield
+
+    def _spans(self, trace: DispatchTrace) -> None:
+        with self._tracer.start_as_current_span(
+            f"hook {trace.hook}",
+            attributes={
+                "keelstone.hook": trace.hook,
+                "keelstone.tenant": trace.tenant,
+                "keelstone.correlation_id": trace.correlation_id,
+                "keelstone.generation": trace.generation,
+            },
+        ) as parent:
+            for step in trace.steps:
+                parent.add_event(
+                    f"{step.plugin} {step.outcome}",
+                    attributes={
+                        "keelstone.plugin": step.plugin,
+                        "keelstone.version": step.version,
+                        "keelstone.outcome": step.outcome,
+                        "keelstone.microseconds": step.micros,
+                    },
+                )
+                if step.error:
+                    parent.set_status(otel.StatusCode.ERROR, step.error)
+
+    # ------------------------------------------------------------------ collecting
+
+    def _label(self, tenant: str) -> str:
+        if tenant in self._tenants:
+            return tenant
+        if len(self._tenants) < self._tenant_labels:
+            self._tenants.add(tenant)
+            return tenant
+        return OTHER_TENANT
+
+    def _drain(self) -> None:
+        while self._queue:
+            trace = self._queue.popleft()
+            tenant = self._label(trace.tenant)
+            for step in trace.steps:
+                series = self._hooks.setdefault((step.plugin, trace.hook, tenant), _Series())
+                series.add(step.micros / 1e6, step.outcome == "failed")
+
+    def collect(self) -> Iterable[Metric]:
+        """Everything, as prometheus_client wants it."""
+        self._drain()
+        labels = ["plugin", "hook", "tenant"]
+        seconds = HistogramMetricFamily("keelstone_hook_seconds", "Time of hook implementations.", labels=labels)
+        errors = CounterMetricFamily("keelstone_hook_errors", "Failed hook implementations.", labels=labels)
+        for key, series in sorted(self._hooks.items()):
+            seconds.add_metric(key, series.cumulative(), series.seconds)
+            errors.add_metric(key, series.errors)
+        http = HistogramMetricFamily(
+            "keelstone_http_seconds", "Time of HTTP requests.", labels=["method", "route", "status"]
+        )
+        for route, series in sorted(self._requests.items()):
+            http.add_metric(route, series.cumulative(), series.seconds)
+        yield from (seconds, errors, http)
+        names = ("calls", "seconds", "memory_peak_bytes", "host_calls", "http_bytes")
+        for index, name in enumerate(names):
+            family: Metric
+            if index == 2:
+                family = GaugeMetricFamily(f"keelstone_guest_{name}", "Guests: most memory of a call.", labels=["plugin", "tenant"])
+            else:
+                family = CounterMetricFamily(f"keelstone_guest_{name}", f"Guests: {name} in all.", labels=["plugin", "tenant"])
+            for guest, used in sorted(self._guests.items()):
+                family.add_metric(guest, used[index])  # type: ignore[attr-defined]
+            yield family
+        for name, (summary, value) in sorted(self._gauges.items()):
+            yield GaugeMetricFamily(f"keelstone_{name}", summary, value=value)
+
+    def render(self) -> bytes:
+        """The text format of Prometheus."""
+        return generate_latest(self.registry)
+
+
+def start_tracing(telemetry: Telemetry, exporter: Any, service: str = "keelstone") -> Any:
+    """Send spans to ``exporter`` (an OpenTelemetry SpanExporter); returns the provider to shut down."""
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    telemetry._tracer = provider.get_tracer("keelstone")
+    telemetry.tracing = True
+    return provider

@@ -1,0 +1,129 @@
+"""The one import surface for plugin authors; everything else of Keelstone is not API for them.
+
+In-process plugins (built-ins and trusted extensions) import from here, from ``plugin_sdk.data``
+(tables), ``plugin_sdk.web`` (REST and GraphQL) and ``plugin_sdk.services`` (the catalogue). Guests
+written in other languages have ``plugin_sdk/wit/keelstone.wit`` and ``plugin_sdk/languages/``.
+"""
+
+from kernel.activation import Activations
+from kernel.context import (
+    ANONYMOUS,
+    PLATFORM_TENANT,
+    Context,
+    Principal,
+    current_context,
+    new_id,
+    system_context,
+    use_context,
+)
+from kernel.errors import (
+    ConcurrencyConflict,
+    Conflict,
+    ConsentRequired,
+    Forbidden,
+    KeelstoneError,
+    LifecycleError,
+    NotFound,
+    Rejected,
+    TenantMismatch,
+    TokenExpired,
+    Unauthenticated,
+    ValidationFailed,
+)
+from kernel.events import Event, EventType, NewEvent
+from kernel.guests import Guests
+from kernel.hooks import Dispatcher, Outcome
+from kernel.hookspecs import HOOK_CONTRACT_VERSION, hookimpl
+from kernel.lifecycle import (
+    RUNNING,
+    ActivationState,
+    ReleaseState,
+    next_activation_state,
+    next_release_state,
+)
+from kernel.manifest import PluginManifest, load_manifest, manifest_from_dict, parse_manifest
+from kernel.payloads import (
+    AccessDecision,
+    AccessRequest,
+    EventView,
+    InstallDecision,
+    InstallRequest,
+    Reject,
+    TenantDraft,
+    UserDraft,
+)
+from kernel.permissions import ROLES, Permission, permissions_of, require, roles_table
+from kernel.ports import ALL_TENANTS, ActivationRecord, ActivationSource, GuestRelease
+from kernel.resolver import Requirement, resolve
+from kernel.settings import Settings
+from kernel.versions import parse_range, parse_version
+from plugin_sdk.contributions import GraphQL, HealthCheck, PluginContext, Routes
+from plugin_sdk.services import Services
+
+__all__ = [
+    "ALL_TENANTS",
+    "ANONYMOUS",
+    "HOOK_CONTRACT_VERSION",
+    "PLATFORM_TENANT",
+    "ROLES",
+    "RUNNING",
+    "AccessDecision",
+    "AccessRequest",
+    "ActivationRecord",
+    "ActivationSource",
+    "ActivationState",
+    "Activations",
+    "ConcurrencyConflict",
+    "Conflict",
+    "ConsentRequired",
+    "Context",
+    "Dispatcher",
+    "Event",
+    "EventType",
+    "EventView",
+    "Forbidden",
+    "GraphQL",
+    "GuestRelease",
+    "Guests",
+    "HealthCheck",
+    "InstallDecision",
+    "InstallRequest",
+    "KeelstoneError",
+    "LifecycleError",
+    "NewEvent",
+    "NotFound",
+    "Outcome",
+    "Permission",
+    "PluginContext",
+    "PluginManifest",
+    "Principal",
+    "Reject",
+    "Rejected",
+    "ReleaseState",
+    "Requirement",
+    "Routes",
+    "Services",
+    "Settings",
+    "TenantDraft",
+    "TenantMismatch",
+    "TokenExpired",
+    "Unauthenticated",
+    "UserDraft",
+    "ValidationFailed",
+    "current_context",
+    "hookimpl",
+    "load_manifest",
+    "manifest_from_dict",
+    "new_id",
+    "next_activation_state",
+    "next_release_state",
+    "parse_manifest",
+    "parse_range",
+    "parse_version",
+    "permissions_of",
+    "require",
+    "resolve",
+    "roles_table",
+    "system_context",
+    "use_context",
+]

@@ -1,0 +1,87 @@
+"""For plugins that serve REST or GraphQL: the work's context, permission checks, pages of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel
+
+from kernel.context import ANONYMOUS, Context
+from kernel.errors import Forbidden
+from kernel.hooks import Dispatcher
+from kernel.payloads import AccessRequest
+from kernel.permissions import acting_tenant, require
+
+T = TypeVar("T")
+MAX_PAGE = 200
+
+__all__ = ["MAX_PAGE", "Page", "authorize", "context_of", "graphql_context", "requires"]
+
+
+class Page(BaseModel, Generic[T]):
+    """A page of a list. Ask for the next with ``after=<next>``; None means this was the last."""
+
+    items: list[T]
+    next: str | None = None
+
+
+def context_of(request: Request) -> Context:
+    """The context that the platform's middleware made for this request; the principal may be anonymous."""
+    context: Context = request.scope["keelstone.context"]
+    return context
+
+
+async def authorize(
+    request: Request, permission: str, *, tenant: str | None = None, resource: str = "*"
+) -> Context:
+    """Check that the request's principal has ``permission`` (in ``tenant``); its context.
+
+    Raises Unauthenticated, TokenExpired, Forbidden or TenantMismatch. Plugins that implement
+    ``access_deciding`` can deny what the roles allow.
+    """
+    context = context_of(request)
+    failure = request.scope.get("keelstone.sign_in_failure")
+    if failure is not None and context.principal is ANONYMOUS:
+        raise failure
+    require(context.principal, permission)
+    if tenant is not None:
+        acting_tenant(context.principal, tenant)
+        if tenant != context.tenant:
+            from dataclasses import replace
+
+            context = replace(context, tenant=tenant)
+    hooks: Dispatcher = request.app.state.platform.hooks
+    if hooks.ready(context.tenant, "access_deciding"):
+        asked = AccessRequest(
+            principal=context.principal.id,
+            roles=tuple(sorted(context.principal.roles)),
+            permissions=tuple(sorted(context.principal.permissions)),
+            action=permission,
+            resource=resource,
+        )
+        decision = (await hooks.decide("access_deciding", asked, context)).payload
+        if decision is not None and not decision.allow:
+            raise Forbidden(decision.reason, tenant=context.tenant, hook="access_deciding", expected=permission)
+    return context
+
+
+def requires(permission: str) -> Any:
+    """A FastAPI dependency: the caller's Context if it may, an error if not.
+
+    A path parameter named ``tenant`` is checked too, and becomes the context's tenant.
+    """
+
+    async def check(request: Request) -> Context:
+        return await authorize(request, permission, tenant=request.path_params.get("tenant"))
+
+    check.__name__ = f"requires_{permission.replace(':', '_')}"
+    dependency: Callable[[Request], Coroutine[Any, Any, Context]] = check
+    return Depends(dependency)
+
+
+def graphql_context(info: Any) -> Request:
+    """The HTTP request behind a GraphQL resolver's ``info``, to give to :func:`authorize`."""
+    request: Request = info.context["request"]
+    return request
