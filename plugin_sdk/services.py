@@ -81,6 +81,10 @@ class CredentialStore(Protocol):
         """Make or replace the password credential of a user in the open transaction."""
         ...
 
+    async def rename(self, transaction: Transaction, tenant: str, user: str, email: str) -> None:
+        """The user signs in with another address from now on."""
+        ...
+
     async def remove(self, transaction: Transaction, tenant: str, user: str) -> None:
         """Delete every credential of a user."""
         ...
