@@ -1,0 +1,1 @@
+"""The marketplace: registry, signing, verification and search; a service of its own."""

@@ -1,0 +1,119 @@
+"""What the marketplace refuses, each with its own stable code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kernel.errors import Conflict, Forbidden, KeelstoneError, NotFound, Unauthenticated
+
+
+class PackageCorrupt(KeelstoneError):
+    """The archive is not a package in canonical form: truncated, altered or made by another tool."""
+
+    code, status, title = "package-corrupt", 422, "Package is corrupt"
+
+
+class PackageTooLarge(KeelstoneError):
+    """The package, or one member of it, is larger than allowed."""
+
+    code, status, title = "package-too-large", 413, "Package is too large"
+
+
+class PackageMembersInvalid(KeelstoneError):
+    """A member is missing, unknown, named twice, a link, or points outside the package."""
+
+    code, status, title = "package-members", 422, "Package has the wrong members"
+
+
+class PackageContentInvalid(KeelstoneError):
+    """A member's content is not what its name promises (component, settings schema, icon, text)."""
+
+    code, status, title = "package-content", 422, "Package content is not valid"
+
+
+class ReleaseRefused(KeelstoneError):
+    """The validator's rules say no; ``findings`` lists each rule broken, with its fix."""
+
+    code, status, title = "release-refused", 422, "Release does not pass the rules"
+
+
+class SignatureMissing(Unauthenticated):
+    """A package or request came without the publisher's signature."""
+
+    code, title = "signature-missing", "Signature is missing"
+
+
+class SignatureInvalid(Forbidden):
+    """A signature does not fit the content, the key or the threshold."""
+
+    code, title = "signature-invalid", "Signature is not valid"
+
+
+class SignerUnknown(Forbidden):
+    """Signed, but not by a key of the namespace."""
+
+    code, title = "signer-unknown", "Signed by a foreign key"
+
+
+class NamespaceTaken(Conflict):
+    """The namespace is bound to other keys already."""
+
+    code, title = "namespace-taken", "Namespace belongs to another publisher"
+
+
+class NamespaceUnknown(NotFound):
+    """Nobody has registered the namespace."""
+
+    code, title = "namespace-unknown", "Namespace is not registered"
+
+
+class NamespacesClosed(Forbidden):
+    """The operator registers namespaces; strangers may not."""
+
+    code, title = "namespaces-closed", "Namespaces are not open for registration"
+
+
+class VersionTaken(Conflict):
+    """The version was published already with other bytes; versions never change."""
+
+    code, title = "version-taken", "Version is published already"
+
+
+class ReleaseYanked(Conflict):
+    """The release was withdrawn from new installs by its publisher."""
+
+    code, title = "release-yanked", "Release is withdrawn"
+
+
+class KeyMissing(NotFound):
+    """No private key of the publisher on this machine."""
+
+    code, title = "key-missing", "No signing key"
+
+
+class KeyUnusable(KeelstoneError):
+    """A key file is malformed or readable by others."""
+
+    code, status, title = "key-unusable", 500, "Key cannot be used"
+
+
+class RegistryDamaged(KeelstoneError):
+    """The registry's own data contradicts itself; the message says what to restore."""
+
+    code, status, title = "registry-damaged", 500, "Registry data is damaged"
+
+
+class MetadataExpired(KeelstoneError):
+    """Metadata that needs the offline keys has expired, or is about to, and they are not here."""
+
+    code, status, title = "metadata-expired", 503, "Registry metadata has expired"
+
+
+class VerificationFailed(KeelstoneError):
+    """A link of the chain from the trusted root to the package broke; ``link`` names it."""
+
+    code, status, title = "verification", 422, "Package could not be verified"
+
+    def __init__(self, link: str, detail: str, *, extra: dict[str, Any] | None = None, **where: Any) -> None:
+        super().__init__(f"The chain breaks at {link}: {detail}", extra={"link": link, **(extra or {})}, **where)
+        self.link = link

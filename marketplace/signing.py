@@ -1,0 +1,230 @@
+"""Signatures: DSSE envelopes, and in-toto statements inside them.
+
+A publisher signs a *release statement* over the package's digest; the signature travels in a file
+of its own beside the package (``<package>.sig.json``) and again inside the registry's index, so
+either copy is enough to verify offline. Statements carry no time: signing the same package again
+gives the same bytes.
+
+Sources: DSSE 1.0 (secure-systems-lab/dsse), in-toto attestation framework, Statement v1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from marketplace.errors import PackageTooLarge, SignatureInvalid, SignatureMissing, SignerUnknown
+from marketplace.keys import SigningKey
+
+if TYPE_CHECKING:
+    from marketplace._securesystemslib import Envelope, SSlibKey
+    from marketplace.package import Package
+
+SIGNATURE_SUFFIX = ".sig.json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
+RELEASE = "urn:keelstone:release:v1"
+YANK = "urn:keelstone:yank:v1"
+RECEIPT = "urn:keelstone:receipt:v1"
+MAX_ENVELOPE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A verified statement: what it is about, what it says, and who signed it (key ids)."""
+
+    predicate_type: str
+    subjects: Mapping[str, str]
+    predicate: Mapping[str, Any]
+    signers: tuple[str, ...]
+
+
+def canonical_json(value: Any) -> bytes:
+    """``value`` as compact JSON with sorted keys: the same value always gives the same bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sign_payload(payload: bytes, payload_type: str, keys: Sequence[SigningKey]) -> bytes:
+    """A DSSE envelope, as JSON bytes, over ``payload`` with a signature by each of ``keys``."""
+    from marketplace._securesystemslib import Envelope
+
+    envelope = Envelope(payload, payload_type, {})
+    for key in keys:
+        envelope.sign(key.signer)
+    return canonical_json(envelope.to_dict())
+
+
+def open_payload(
+    envelope: bytes, payload_type: str, keys: Mapping[str, SSlibKey], threshold: int
+) -> tuple[Any, tuple[str, ...]]:
+    """The JSON payload of an envelope that ``threshold`` of ``keys`` signed, and who did.
+
+    Raises SignatureMissing, SignerUnknown or SignatureInvalid.
+    """
+    parsed = _parse(envelope)
+    if parsed.payload_type != payload_type:
+        raise SignatureInvalid("The signature is for something else.", expected=payload_type, found=parsed.payload_type)
+    signers = _verify(parsed, keys, threshold)
+    return _json(parsed.payload), signers
+
+
+def peek_payload(envelope: bytes) -> Any:
+    """The JSON payload, unverified: only to learn whose keys to verify it with."""
+    return _json(_parse(envelope).payload)
+
+
+def sign_statement(
+    predicate_type: str, subjects: Mapping[str, str], predicate: Mapping[str, Any], key: SigningKey
+) -> bytes:
+    """A signed in-toto statement about ``subjects`` (names to SHA-256 hex), as DSSE JSON bytes."""
+    statement = {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(subjects.items())],
+        "predicateType": predicate_type,
+        "predicate": dict(predicate),
+    }
+    return sign_payload(canonical_json(statement), STATEMENT_PAYLOAD, [key])
+
+
+def open_statement(envelope: bytes, predicate_type: str, keys: Mapping[str, SSlibKey], threshold: int = 1) -> Statement:
+    """The statement in ``envelope``, verified. Raises as :func:`open_payload`, also if it is another kind."""
+    body, signers = open_payload(envelope, STATEMENT_PAYLOAD, keys, threshold)
+    return _statement(body, predicate_type, signers)
+
+
+def peek_statement(envelope: bytes, predicate_type: str) -> Statement:
+    """The statement, unverified: only to learn which namespace's keys to verify it with."""
+    return _statement(peek_payload(envelope), predicate_type, ())
+
+
+def _statement(body: Any, predicate_type: str, signers: tuple[str, ...]) -> Statement:
+    try:
+        if body["_type"] != STATEMENT_TYPE or body["predicateType"] != predicate_type:
+            raise SignatureInvalid(
+                "The signed statement is of another kind.",
+                expected=predicate_type,
+                found=str(body["predicateType"])[:200],
+            )
+        subjects = {str(s["name"]): str(s["digest"]["sha256"]) for s in body["subject"]}
+        return Statement(predicate_type, subjects, dict(body["predicate"]), signers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SignatureInvalid("The signed payload is not an in-toto statement.") from error
+
+
+def sign_release(package: Package, key: SigningKey) -> bytes:
+    """The publisher's release statement over ``package``, as DSSE JSON bytes."""
+    return sign_statement(RELEASE, {package.file_name: package.digest}, release_predicate(package), key)
+
+
+def release_predicate(package: Package) -> dict[str, Any]:
+    """What a release statement says about a package besides its digest."""
+    return {
+        "plugin": package.manifest.id,
+        "version": package.manifest.version,
+        "size": len(package.data),
+        "manifest": {"sha256": package.manifest_digest},
+        "component": {"sha256": package.component_digest},
+    }
+
+
+def verify_release(
+    package: Package, envelope: bytes | None, keys: Mapping[str, SSlibKey], threshold: int = 1
+) -> Statement:
+    """Check that ``threshold`` of ``keys`` signed exactly this package.
+
+    Raises SignatureMissing, SignerUnknown or SignatureInvalid, naming the plugin.
+    """
+    plugin = package.manifest.id
+    if not envelope:
+        raise SignatureMissing(
+            "The package came without its signature.",
+            plugin=plugin,
+            expected=package.file_name + SIGNATURE_SUFFIX,
+            fix="Sign it with `keelstone plugin sign` and send the .sig.json with it.",
+        )
+    try:
+        statement = open_statement(envelope, RELEASE, keys, threshold)
+    except (SignatureInvalid, SignerUnknown, SignatureMissing) as error:
+        error.plugin = plugin
+        raise
+    if statement.subjects != {package.file_name: package.digest}:
+        raise SignatureInvalid(
+            "The signature is for other bytes than this package.",
+            plugin=plugin,
+            expected=", ".join(f"{n} sha256:{d}" for n, d in statement.subjects.items()),
+            found=f"{package.file_name} sha256:{package.digest}",
+            fix="The package was changed after it was signed. Sign it again, or download it again.",
+        )
+    if dict(statement.predicate) != release_predicate(package):
+        raise SignatureInvalid(
+            "The signed statement does not describe this package.",
+            plugin=plugin,
+            expected=release_predicate(package),
+            found=dict(statement.predicate),
+        )
+    return statement
+
+
+def _parse(envelope: bytes) -> Envelope:
+    from marketplace._securesystemslib import Envelope
+
+    if len(envelope) > MAX_ENVELOPE_BYTES:
+        raise PackageTooLarge(
+            "The signature file is too large.",
+            expected=f"at most {MAX_ENVELOPE_BYTES:,} bytes",
+            found=f"{len(envelope):,} bytes",
+        )
+    try:
+        parsed = Envelope.from_dict(json.loads(envelope))
+        strangers = [s.unrecognized_fields for s in parsed.signatures.values()]
+        if not isinstance(parsed.payload_type, str) or any(strangers):
+            raise ValueError("unknown members")
+    except RecursionError as error:
+        raise SignatureInvalid("The signature file is nested too deeply.") from error
+    except Exception as error:  # the library raises whatever its parsing trips over
+        raise SignatureInvalid(
+            "The signature file is not a DSSE envelope.",
+            expected='{"payload": ..., "payloadType": ..., "signatures": [{"keyid": ..., "sig": ...}]}',
+            fix="Sign the package again with `keelstone plugin sign`.",
+        ) from error
+    if not parsed.signatures:
+        raise SignatureMissing("The envelope has no signature.", fix="Sign with `keelstone plugin sign`.")
+    return parsed
+
+
+def _verify(envelope: Envelope, keys: Mapping[str, SSlibKey], threshold: int) -> tuple[str, ...]:
+    """The ids of the keys that really signed, at least ``threshold`` different ones."""
+    from marketplace._securesystemslib import UnverifiedSignatureError, VerificationError
+
+    known = {i: s for i, s in envelope.signatures.items() if i in keys}
+    if not known:
+        raise SignerUnknown(
+            "The signature is by a key that is not one of the namespace's.",
+            expected=", ".join(f"key {i[:16]}" for i in keys),
+            found=", ".join(f"key {str(i)[:16]}" for i in envelope.signatures),
+            fix="Sign with the key that the namespace is bound to.",
+        )
+    pae, good = envelope.pae(), []
+    for key_id, signature in known.items():
+        try:
+            keys[key_id].verify_signature(signature, pae)
+            good.append(key_id)
+        except (UnverifiedSignatureError, VerificationError):
+            continue
+    if len(good) < threshold:
+        raise SignatureInvalid(
+            "The signature does not fit the content.",
+            expected=f"{threshold} valid signature{'s' if threshold > 1 else ''}",
+            found=f"{len(good)}",
+            fix="The content was changed after it was signed. Sign it again, or download it again.",
+        )
+    return tuple(good)
+
+
+def _json(payload: bytes) -> Any:
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise SignatureInvalid("The signed payload is not JSON.") from error
