@@ -391,9 +391,7 @@ class Dispatcher:
             breaker.success()
         return value
 
-    def _failed(
-        self, impl: Implementation, spec: HookSpec, context: Context, error: BaseException
-    ) -> KeelstoneError:
+    def _failed(self, impl: Implementation, spec: HookSpec, context: Context, error: BaseException) -> KeelstoneError:
         # The caller's own deadline or a full sandbox says nothing about the plugin's health.
         blameless = isinstance(error, BulkheadFull) or (
             isinstance(error, DeadlineExceeded) and context.remaining() <= 0

@@ -78,14 +78,6 @@ class HookSpecs:
         """GraphQL query and mutation classes, each a ``plugin_sdk.web.GraphQL``."""
 
     @_hook("contribute")
-    def contribute_permissions(self) -> Any:
-        """Permissions the plugin introduces and which standard roles have them: ``Permission``s."""
-
-    @_hook("contribute")
-    def contribute_event_types(self) -> Any:
-        """Event types the plugin owns, each a ``kernel.events.EventType``."""
-
-    @_hook("contribute")
     def contribute_event_handlers(self) -> Any:
         """Consumers of events, each an ``EventHandler``: idempotent, ordered by stream."""
 

@@ -72,9 +72,7 @@ def next_release_state(state: ReleaseState, transition: str, *, plugin: str) -> 
     return _RELEASE[transition][1]
 
 
-def next_activation_state(
-    state: ActivationState, transition: str, *, plugin: str, tenant: str
-) -> ActivationState:
+def next_activation_state(state: ActivationState, transition: str, *, plugin: str, tenant: str) -> ActivationState:
     """The state after ``transition``. Raises LifecycleError, saying what is possible instead."""
     allowed = sorted(name for name, (sources, _) in _ACTIVATION.items() if state in sources)
     if transition not in allowed:

@@ -62,6 +62,12 @@ def _check_event_type(value: str) -> str:
     return value
 
 
+def _check_permission(value: str) -> str:
+    if not re.match(r"^[a-z][a-z0-9-]*:[a-z][a-z0-9-]*$", value):
+        raise ValueError(f"{value!r} is not a permission: use area:action, e.g. users:read")
+    return value
+
+
 def _check_host(value: str) -> str:
     if value.startswith("setting:"):
         if not re.match(r"^setting:[a-z][a-z0-9_]*$", value):
@@ -74,6 +80,7 @@ def _check_host(value: str) -> str:
 
 PluginId = Annotated[str, AfterValidator(check_plugin_id)]
 EventTypeName = Annotated[str, AfterValidator(_check_event_type)]
+PermissionName = Annotated[str, AfterValidator(_check_permission)]
 AllowedHost = Annotated[str, AfterValidator(_check_host)]
 
 
@@ -151,6 +158,13 @@ class Events(_Strict):
         return value
 
 
+class PermissionDeclaration(_Strict):
+    """A right that the plugin introduces, and the standard roles that have it from the start."""
+
+    summary: str = Field(min_length=3, max_length=200)
+    roles: tuple[Literal["admin", "member"], ...] = ("admin",)
+
+
 class Limits(_Strict):
     """Technical bounds of one call. The operator's policy caps every one of them."""
 
@@ -196,7 +210,7 @@ class PluginManifest(_Strict):
     hooks: dict[str, HookUse] = {}
     capabilities: Capabilities = Capabilities()
     events: Events = Events()
-    permissions: dict[str, str] = {}
+    permissions: dict[PermissionName, PermissionDeclaration] = {}
     settings: str | None = None
     """Path of the settings' JSON Schema (draft 2020-12), relative to the manifest."""
     limits: Limits = Limits()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kernel.context import Context, Principal
 from kernel.errors import Forbidden, TenantMismatch, Unauthenticated
+from kernel.manifest import PluginManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,16 @@ OPERATOR_ROLE = "operator"
 ADMIN_ROLE = "admin"
 MEMBER_ROLE = "member"
 ROLES = (OPERATOR_ROLE, ADMIN_ROLE, MEMBER_ROLE)
+
+
+def declared_permissions(manifests: Iterable[PluginManifest]) -> list[Permission]:
+    """Every permission that the manifests introduce, by name."""
+    found = [
+        Permission(name, declared.summary, frozenset(declared.roles))
+        for manifest in manifests
+        for name, declared in manifest.permissions.items()
+    ]
+    return sorted(found, key=lambda p: p.name)
 
 
 def grants(held: Iterable[str], wanted: str) -> bool:

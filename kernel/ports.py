@@ -81,7 +81,9 @@ class EventStore(Protocol):
         """Events of one tenant in order of position (``types`` may end in ``.*``)."""
         ...
 
-    async def read_committed(self, *, after: tuple[int, int] = (0, 0), limit: int = 500) -> tuple[list[Event], tuple[int, int]]:
+    async def read_committed(
+        self, *, after: tuple[int, int] = (0, 0), limit: int = 500
+    ) -> tuple[list[Event], tuple[int, int]]:
         """Events of all tenants after a cursor, never skipping one that commits late; and the new cursor."""
         ...
 

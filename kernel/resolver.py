@@ -46,7 +46,9 @@ class _Provider(AbstractProvider[Requirement, PluginManifest, str]):
             return requirement_or_candidate.plugin
         return requirement_or_candidate.id
 
-    def get_preference(self, identifier: str, resolutions: Any, candidates: Any, information: Any, backtrack_causes: Any) -> Any:
+    def get_preference(
+        self, identifier: str, resolutions: Any, candidates: Any, information: Any, backtrack_causes: Any
+    ) -> Any:
         return (identifier not in self._present, identifier)
 
     def find_matches(
@@ -112,7 +114,8 @@ def start_order(manifests: Iterable[PluginManifest]) -> list[PluginManifest]:
     """Requirements before those who require them, ties by id. Raises ResolutionConflict on a circle."""
     by_id = {m.id: m for m in manifests}
     needs = {
-        m.id: {p for p in (*m.requires.plugins, *m.requires.optional) if p in by_id and p != m.id} for m in by_id.values()
+        m.id: {p for p in (*m.requires.plugins, *m.requires.optional) if p in by_id and p != m.id}
+        for m in by_id.values()
     }
     ready = [plugin for plugin, missing in needs.items() if not missing]
     heapq.heapify(ready)

@@ -38,9 +38,13 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="json for machines, console for people; auto asks the terminal."
     )
-    otlp_endpoint: str | None = Field(default=None, description="OTLP/HTTP collector for traces, e.g. http://127.0.0.1:4318.")
+    otlp_endpoint: str | None = Field(
+        default=None, description="OTLP/HTTP collector for traces, e.g. http://127.0.0.1:4318."
+    )
 
-    request_timeout_ms: int = Field(default=30_000, ge=100, description="Deadline of one HTTP request, in milliseconds.")
+    request_timeout_ms: int = Field(
+        default=30_000, ge=100, description="Deadline of one HTTP request, in milliseconds."
+    )
     max_body_kb: int = Field(default=1_024, ge=1, description="Largest request body outside uploads, in KiB.")
     access_token_minutes: int = Field(default=15, ge=1, le=120, description="Life of an access token, in minutes.")
     refresh_token_days: int = Field(default=30, ge=1, description="Life of a refresh token, in days.")

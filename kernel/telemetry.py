@@ -230,9 +230,13 @@ class Telemetry(Collector):
         for index, name in enumerate(names):
             family: Metric
             if index == 2:
-                family = GaugeMetricFamily(f"keelstone_guest_{name}", "Guests: most memory of a call.", labels=["plugin", "tenant"])
+                family = GaugeMetricFamily(
+                    f"keelstone_guest_{name}", "Guests: most memory of a call.", labels=["plugin", "tenant"]
+                )
             else:
-                family = CounterMetricFamily(f"keelstone_guest_{name}", f"Guests: {name} in all.", labels=["plugin", "tenant"])
+                family = CounterMetricFamily(
+                    f"keelstone_guest_{name}", f"Guests: {name} in all.", labels=["plugin", "tenant"]
+                )
             for guest, used in sorted(self._guests.items()):
                 family.add_metric(guest, used[index])  # type: ignore[attr-defined]
             yield family

@@ -73,8 +73,7 @@ class VersionRange:
             return True
         core = (version.major, version.minor, version.patch)
         return any(
-            b.version.prerelease and (b.version.major, b.version.minor, b.version.patch) == core
-            for b in self.bounds
+            b.version.prerelease and (b.version.major, b.version.minor, b.version.patch) == core for b in self.bounds
         )
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from strawberry.scalars import JSON
 
-from plugin_sdk import Context, GraphQL, Permission, PluginContext, Routes, hookimpl
+from plugin_sdk import Context, GraphQL, PluginContext, Routes, hookimpl
 from plugin_sdk.data import Schema
 from plugin_sdk.services import CredentialStore, Database, UserDirectory
 from plugin_sdk.web import MAX_PAGE, Page, authorize, graphql_context, requires
@@ -90,13 +90,6 @@ class UsersPlugin:
     @hookimpl
     def contribute_tables(self) -> Schema:
         return SCHEMA
-
-    @hookimpl
-    def contribute_permissions(self) -> list[Permission]:
-        return [
-            Permission("users:read", "See the people of the tenant.", frozenset({"admin", "member"})),
-            Permission("users:write", "Register, change and remove people of the tenant."),
-        ]
 
     @hookimpl
     def contribute_routes(self) -> Routes:

@@ -1,0 +1,108 @@
+"""Use cases: provision, configure, look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from plugin_sdk import ConcurrencyConflict, Context, Dispatcher, NotFound, TenantDraft
+from plugin_sdk.services import Database, Transaction
+from plugins.builtin.tenants import domain
+from plugins.builtin.tenants.domain import Overview, Tenant
+
+
+class TenantRepository(Protocol):
+    """Where tenants are kept."""
+
+    async def add(self, transaction: Transaction, tenant: Tenant) -> None:
+        """Raises Conflict if the id is taken."""
+        ...
+
+    async def save(self, transaction: Transaction, tenant: Tenant, seen: int) -> bool: ...
+
+    async def get(self, transaction: Transaction, id: str) -> Tenant | None: ...
+
+    async def page(self, transaction: Transaction, after: str, limit: int) -> list[Tenant]: ...
+
+    async def overview(self, transaction: Transaction, id: str) -> Overview: ...
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Tenants:
+    """The use cases. Implements ``plugin_sdk.services.TenantDirectory``."""
+
+    def __init__(
+        self,
+        database: Database,
+        repository: TenantRepository,
+        hooks: Dispatcher,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._hooks = hooks
+        self._now = now
+
+    async def provision(self, context: Context, id: str, name: str, plan: str = "free") -> None:
+        """Make a tenant through the hook ``tenant_creating``.
+
+        Raises Conflict (id taken), Rejected, ValidationFailed.
+        """
+        await self.create(context, TenantDraft(id=id, name=name, plan=plan))
+
+    async def create(self, context: Context, draft: TenantDraft) -> Tenant:
+        """Like :meth:`provision`, giving the tenant."""
+        outcome = await self._hooks.filter("tenant_creating", draft, context)
+        tenant, event = domain.provision(outcome.payload, self._now())
+        async with self._database.write(tenant.id, context) as transaction:
+            await self._repository.add(transaction, tenant)
+            transaction.emit(tenant.stream, event, expected_version=0)
+        return tenant
+
+    async def configure(
+        self,
+        context: Context,
+        *,
+        name: str | None = None,
+        plan: str | None = None,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> Tenant:
+        """Change the tenant in hand. Raises NotFound, ConcurrencyConflict, ValidationFailed."""
+        tenant = await self.get(context.tenant)
+        after, event = domain.configure(tenant, name=name, plan=plan, configuration=configuration)
+        if event is None:
+            return tenant
+        async with self._database.write(context.tenant, context) as transaction:
+            if not await self._repository.save(transaction, after, tenant.version):
+                raise ConcurrencyConflict(
+                    "The tenant was changed by somebody else meanwhile.", tenant=tenant.id, fix="Try again."
+                )
+            transaction.emit(tenant.stream, event)
+        return after
+
+    async def get(self, tenant: str) -> Tenant:
+        """One tenant. Raises NotFound."""
+        async with self._database.read(tenant) as transaction:
+            found = await self._repository.get(transaction, tenant)
+        if found is None:
+            raise NotFound(f"There is no tenant {tenant}.", tenant=tenant)
+        return found
+
+    async def overview(self, tenant: str) -> Overview:
+        """What the tenant has and does (a projection: a moment behind)."""
+        async with self._database.read(tenant) as transaction:
+            return await self._repository.overview(transaction, tenant)
+
+    async def page(self, scope: str, after: str = "", limit: int = 50) -> list[Tenant]:
+        """Tenants by id; in a tenant's scope only that one."""
+        async with self._database.read(scope) as transaction:
+            return await self._repository.page(transaction, after, limit)
+
+    async def exists(self, tenant: str) -> bool:
+        """Whether the tenant has been provisioned."""
+        async with self._database.read(tenant) as transaction:
+            return await self._repository.get(transaction, tenant) is not None
