@@ -93,6 +93,14 @@ class HookSpecs:
     def contribute_health_checks(self) -> Any:
         """Checks that must pass before the platform is ready, each a ``HealthCheck``."""
 
+    @_hook("contribute")
+    def starting(self) -> Any:
+        """Work to do once tables are there and before the platform is ready; may be async."""
+
+    @_hook("contribute")
+    def stopping(self) -> Any:
+        """Work to do when the platform stops; may be async."""
+
     # ------------------------------------------------------------------ filter (request)
 
     @_hook("filter", payload=payloads.UserDraft, on_failure="fail_closed")

@@ -19,6 +19,8 @@ class Permission:
     roles: frozenset[str] = frozenset({"admin"})
 
 
+SELF = "self:read"
+"""The right to see oneself, which every signed-in principal has."""
 OPERATOR_ROLE = "operator"
 ADMIN_ROLE = "admin"
 MEMBER_ROLE = "member"
@@ -57,7 +59,7 @@ def require(principal: Principal, permission: str) -> None:
             expected="Authorization: Bearer <access token or API key>",
             fix="Sign in at POST /api/v1/auth/token.",
         )
-    if not grants(principal.permissions, permission):
+    if permission != SELF and not grants(principal.permissions, permission):
         raise Forbidden(
             f"{principal.id} may not {permission}.",
             tenant=principal.tenant,

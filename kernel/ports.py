@@ -134,6 +134,18 @@ class BlobStore(Protocol):
     async def delete(self, digest: str) -> None: ...
 
 
+class KeyProvider(Protocol):
+    """Envelope encryption: AES-256-GCM under a key that never leaves the provider."""
+
+    def encrypt(self, plain: bytes, purpose: str) -> str:
+        """Cipher text that only the same ``purpose`` opens."""
+        ...
+
+    def decrypt(self, cipher: str, purpose: str) -> bytes:
+        """The plain bytes. Raises ConfigurationError if the key or the purpose is another."""
+        ...
+
+
 # ---------------------------------------------------------------------------------- bus
 
 

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     plugins_disabled: Csv = Field(default=(), description="Ids of built-in plugins and extensions to leave out.")
     seed: bool = Field(default=False, description="Make the example tenants and publish the example plugins at start.")
 
+    master_key: SecretStr | None = Field(
+        default=None,
+        description="Base64 of 32 bytes that encrypt stored secrets. Default: made once in the data folder; "
+        "processes that share a database must share it.",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="json for machines, console for people; auto asks the terminal."

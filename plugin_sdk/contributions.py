@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from kernel.hooks import Dispatcher
@@ -43,11 +43,3 @@ class PluginContext:
     settings: Settings
     services: Services
     hooks: Dispatcher
-
-
-@dataclass(frozen=True, slots=True)
-class Lifespan:
-    """Work that a plugin does between ready and stop (base class of a plugin may offer these)."""
-
-    start: Sequence[Callable[[], Awaitable[None]]] = field(default=())
-    stop: Sequence[Callable[[], Awaitable[None]]] = field(default=())

@@ -13,7 +13,18 @@ from typing import Any, Protocol, TypeVar
 from kernel.context import Context, Principal
 from kernel.errors import ServiceMissing
 from kernel.manifest import PluginManifest
-from kernel.ports import BlobStore, Bus, Clock, Database, EventStore, GuestRuntime, KvStore, Transaction
+from kernel.permissions import Permission
+from kernel.ports import (
+    BlobStore,
+    Bus,
+    Clock,
+    Database,
+    EventStore,
+    GuestRuntime,
+    KeyProvider,
+    KvStore,
+    Transaction,
+)
 
 T = TypeVar("T")
 
@@ -26,9 +37,11 @@ __all__ = [
     "Database",
     "EventStore",
     "GuestRuntime",
+    "KeyProvider",
     "KvStore",
     "Marketplace",
     "MarketplaceEntry",
+    "PermissionCatalogue",
     "Services",
     "TenantDirectory",
     "Transaction",
@@ -64,6 +77,12 @@ class Services:
     def find(self, protocol: type[T]) -> T | None:
         """The service published under ``protocol``, or None."""
         return self._published.get(protocol)
+
+
+class PermissionCatalogue(Protocol):
+    """Every permission that the running plugins introduce (the platform itself)."""
+
+    def permissions(self) -> Sequence[Permission]: ...
 
 
 class Authenticator(Protocol):

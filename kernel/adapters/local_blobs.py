@@ -1,0 +1,64 @@
+"""BlobStore in a folder: content-addressed, written atomically, checked when read."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from kernel.errors import BackendUnavailable, ValidationFailed
+
+_DIGEST = re.compile(r"^[0-9a-f]{64}$")
+
+
+class LocalBlobs:
+    """Blobs under ``folder/ab/abcdef…``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def put(self, data: bytes) -> str:
+        """Store; the SHA-256 digest in hex. Storing the same bytes again changes nothing."""
+        return await asyncio.to_thread(self._put, data)
+
+    async def get(self, digest: str) -> bytes | None:
+        """The bytes, or None. Raises BackendUnavailable if they no longer match their digest."""
+        return await asyncio.to_thread(self._get, digest)
+
+    async def delete(self, digest: str) -> None:
+        """Delete if it is there."""
+        await asyncio.to_thread(self._path(digest).unlink, missing_ok=True)
+
+    def _put(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        path = self._path(digest)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        return digest
+
+    def _get(self, digest: str) -> bytes | None:
+        path = self._path(digest)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        found = hashlib.sha256(data).hexdigest()
+        if found != digest:
+            raise BackendUnavailable(
+                "A stored blob was damaged.", file=path.name, expected=digest, found=found, fix="Install the plugin again."
+            )
+        return data
+
+    def _path(self, digest: str) -> Path:
+        if not _DIGEST.match(digest):
+            raise ValidationFailed("Not a blob's digest.", expected="64 hexadecimal digits", found=digest[:80])
+        return self._folder / digest[:2] / digest
