@@ -1,6 +1,7 @@
 /** Capability `http`: outgoing requests to the hosts in the manifest. */
 import { address, area, failureAt, textAt } from "./abi";
 import { Outcome } from "./outcome";
+import { asciiLower } from "./text";
 
 // @ts-ignore: decorator
 @external("keelstone:plugin/http@1.0.0", "send")
@@ -58,9 +59,9 @@ export class HttpResponse {
 
   /** The first header of that name (any case), or null. */
   header(name: string): string | null {
-    const wanted = name.toLowerCase();
+    const wanted = asciiLower(name);
     for (let i = 0; i < this.headers.length; i++) {
-      if (this.headers[i].name.toLowerCase() == wanted) return this.headers[i].value;
+      if (asciiLower(this.headers[i].name) == wanted) return this.headers[i].value;
     }
     return null;
   }

@@ -22,3 +22,4 @@ export { config } from "./config";
 export { kv } from "./kv";
 export { http, Header, HttpRequest, HttpResponse } from "./http";
 export { events } from "./events";
+export { asciiLower } from "./text";

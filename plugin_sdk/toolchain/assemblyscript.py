@@ -1,0 +1,127 @@
+"""AssemblyScript: ``asc`` to a core module, then ``wasm-tools`` to a component of a few KiB.
+
+Strings cross in UTF-16, AssemblyScript's own form. The runtime never frees: an instance serves one
+call. The same sources and pins give the same bytes on every machine: paths are relative to the
+plugin's folder, and nothing of time or place gets in.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kernel.hookspecs import hook_spec
+from kernel.manifest import PluginManifest
+from plugin_sdk.toolchain.errors import BuildFailed
+from plugin_sdk.toolchain.fetch import Toolchains
+from plugin_sdk.toolchain.world import PACKAGE, VERSION, core_imports, interface
+
+LIBRARY = Path(__file__).parent.parent / "languages" / "assemblyscript"
+_FLAGS = ("--runtime", "stub", "-Osize", "--converge", "--noColors")
+_REPORT = re.compile(r"^\s*└─ in (\S+)\((\d+),\d+\)", re.MULTILINE)
+
+
+def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools: Toolchains) -> bytes:
+    """The component of the plugin in ``folder``. Raises BuildFailed or ToolchainUnavailable.
+
+    ``stage`` lies inside ``folder`` and holds the composed world in ``wit/``.
+    """
+    assert manifest.build is not None
+    asc, wasm_tools = tools.assemblyscript(), tools.wasm_tools()
+    entry = stage / "entry.ts"
+    entry.write_text(_entry(manifest, depth=len(stage.relative_to(folder).parts)), encoding="utf-8")
+    name = entry.relative_to(folder).as_posix()
+    core = stage / "core.wasm"
+    compiled = asc.run(
+        *(name, "-o", core.relative_to(folder).as_posix(), *_FLAGS),
+        *("--path", str(LIBRARY), "--use", f"abort={name.removesuffix('.ts')}/onAbort"),
+        cwd=folder,
+    )
+    if compiled.returncode or not core.is_file():
+        raise _compiler_error(compiled.stderr or compiled.stdout, manifest, entry.name)
+    _check_imports(core.read_bytes(), manifest)
+    embedded, component = stage / "embedded.wasm", stage / "component.wasm"
+    for arguments in (
+        ("component", "embed", "--encoding", "utf16", "-w", "guest", "wit", core.name, "-o", embedded.name),
+        ("component", "new", embedded.name, "-o", component.name),
+    ):
+        done = wasm_tools.run(*arguments, cwd=stage)
+        if done.returncode:
+            raise BuildFailed(
+                "The compiled module does not become a component.",
+                plugin=manifest.id,
+                found=done.stderr.strip()[:2000],
+                fix="Export nothing but hook functions from the source named under [build].",
+            )
+    return component.read_bytes()
+
+
+def _entry(manifest: PluginManifest, depth: int) -> str:
+    """The generated root module: dispatch by hook name, and what an abort does."""
+    assert manifest.build is not None
+    hooks = sorted(manifest.hooks)
+    payloads = {h: spec.payload.__name__ for h in hooks if (spec := hook_spec(h)).payload is not None}
+    used = sorted({*payloads.values(), *(["log"] if manifest.capabilities.log else [])})
+    source = "../" * depth + manifest.build.source.removesuffix(".ts")
+    lines = [
+        'import { cabi_realloc, Json, JsonKind, result, text } from "keelstone/glue";',
+        f'import {{ {", ".join(used)} }} from "keelstone";',
+        f'import * as plugin from "{source}";',
+        "export { cabi_realloc };",
+        "",
+        "export function handle(hook: usize, hookUnits: u32, payload: usize, payloadUnits: u32): usize {",
+        "  const name = text(hook, hookUnits);",
+        "  const data = Json.parse(text(payload, payloadUnits));",
+        '  if (data === null || data.kind != JsonKind.Object) return result(false, "the payload is not a JSON object");',
+        *(f'  if (name == "{h}") return plugin.{h}({payloads[h]}.from(data)).lower();' for h in hooks),
+        '  return result(false, "this plugin does not implement " + name);',
+        "}",
+        "",
+        "function onAbort(message: string | null, file: string | null, line: u32, column: u32): void {",
+    ]
+    if manifest.capabilities.log:
+        lines += [
+            '  const what = message === null ? "aborted" : message;',
+            '  log.error(what + (file === null ? "" : " (" + file + ":" + line.toString() + ")"));',
+        ]
+    return "\n".join([*lines, "  unreachable();", "}", ""])
+
+
+def _check_imports(core: bytes, manifest: PluginManifest) -> None:
+    allowed = {interface(name) for name in manifest.capabilities.asked()}
+    for name in core_imports(core):
+        if name in allowed:
+            continue
+        capability = name.removeprefix(f"{PACKAGE}/").removesuffix(f"@{VERSION}")
+        if capability == name:
+            raise BuildFailed(
+                f"The source imports from {name!r}, which the host does not have.",
+                plugin=manifest.id,
+                found=name,
+                fix='Use the host calls of the package "keelstone"; there is no WASI and no JavaScript here.',
+            )
+        raise BuildFailed(
+            f"The source uses `{capability}`, which the manifest does not ask for.",
+            plugin=manifest.id,
+            expected=", ".join(manifest.capabilities.asked()) or "no capability",
+            found=capability,
+            fix=f'Add [capabilities.{capability}] with why = "..." to plugin.toml, or take the call out.',
+        )
+
+
+def _compiler_error(output: str, manifest: PluginManifest, entry: str) -> BuildFailed:
+    assert manifest.build is not None
+    place = _REPORT.search(output)
+    fix = None
+    if place and place.group(1).endswith(entry):
+        fix = (
+            f"Export one function for each hook under [hooks] from {manifest.build.source}, "
+            f"with the hook's name: {', '.join(sorted(manifest.hooks))}."
+        )
+    return BuildFailed(
+        "AssemblyScript does not compile.",
+        plugin=manifest.id,
+        file=f"{place.group(1)}:{place.group(2)}" if place else manifest.build.source,
+        found="\n" + output.strip()[:4000],
+        fix=fix,
+    )

@@ -1,0 +1,159 @@
+"""One build: check the manifest, stage, compile, remember what was built from what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from kernel.errors import KeelstoneError, ManifestError
+from kernel.hookspecs import hook_spec
+from kernel.manifest import PluginManifest, load_manifest
+from plugin_sdk.toolchain import assemblyscript, python
+from plugin_sdk.toolchain.errors import BuildFailed
+from plugin_sdk.toolchain.fetch import PINS, Toolchains
+from plugin_sdk.toolchain.world import WIT, capabilities_of, component_imports, compose_world
+
+BUILD = "build"
+"""Folder of everything generated, inside the plugin's folder."""
+
+_COMPILERS = {"assemblyscript": assemblyscript, "python": python}
+_SUFFIXES = {"assemblyscript": ".ts", "python": ".py"}
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltComponent:
+    """A component file. ``digest`` is its SHA-256 in hex, ``size`` its bytes, ``imports`` the
+    capabilities it uses, ``unused`` those that the manifest asks for in vain; ``fresh`` says whether
+    it was compiled now or was up to date."""
+
+    path: Path
+    digest: str
+    size: int
+    imports: tuple[str, ...]
+    unused: tuple[str, ...]
+    fresh: bool
+
+
+def built_component(folder: Path, manifest: PluginManifest) -> Path:
+    """Where ``keelstone plugin build`` puts the component."""
+    return folder / BUILD / f"{manifest.short_name}.component.wasm"
+
+
+def find_component(folder: Path, manifest: PluginManifest) -> Path | None:
+    """The component of the plugin in ``folder``: the one built, else the one kept beside the manifest."""
+    for path in (built_component(folder, manifest), folder / f"{manifest.short_name}.component.wasm"):
+        if path.is_file():
+            return path
+    return None
+
+
+def build_plugin(folder: Path, tools: Toolchains | None = None, *, force: bool = False) -> BuiltComponent:
+    """Build the plugin in ``folder``, or find that nothing changed since the last time.
+
+    Raises ManifestError, BuildFailed or ToolchainUnavailable.
+    """
+    folder = folder.resolve()
+    manifest = load_manifest(folder)
+    source = _source(folder, manifest)
+    assert manifest.build is not None
+    target = built_component(folder, manifest)
+    stamp = target.with_suffix(".json")
+    key = _key(folder, source, manifest)
+    if not force and (known := _up_to_date(target, stamp, key)):
+        return _describe(target, known, manifest, fresh=False)
+    stage = folder / BUILD / "stage"
+    shutil.rmtree(stage, ignore_errors=True)
+    (stage / "wit").mkdir(parents=True)
+    (stage / "wit" / WIT.name).write_text(compose_world(manifest), encoding="utf-8")
+    component = _COMPILERS[manifest.build.language].compile_component(folder, stage, manifest, tools or Toolchains())
+    scratch = target.with_suffix(".part")
+    scratch.write_bytes(component)
+    scratch.replace(target)
+    stamp.write_text(json.dumps({"key": key, "digest": hashlib.sha256(component).hexdigest()}))
+    return _describe(target, component, manifest, fresh=True)
+
+
+def _source(folder: Path, manifest: PluginManifest) -> Path:
+    build = manifest.build
+    if manifest.kind != "guest" or build is None:
+        raise BuildFailed(
+            f"{manifest.id} has nothing to build.",
+            plugin=manifest.id,
+            expected='kind = "guest" and a [build] table with language and source',
+            found="no [build] table" if build is None else f'kind = "{manifest.kind}"',
+        )
+    if not manifest.hooks:
+        raise ManifestError(
+            f"{manifest.id} implements no hook, so it could never be called.",
+            plugin=manifest.id,
+            fix="Name at least one hook, e.g. [hooks.user_creating]. See docs/reference/hooks.md.",
+        )
+    for name in manifest.hooks:
+        try:
+            spec = hook_spec(name)
+        except KeelstoneError as error:
+            error.plugin = manifest.id
+            raise
+        if not spec.for_guests:
+            raise ManifestError(
+                f"Guests cannot implement {name}: it runs at boot, inside the platform.",
+                plugin=manifest.id,
+                hook=name,
+                fix="Take it out of [hooks], or write a trusted extension in Python.",
+            )
+    path = PurePosixPath(build.source)
+    suffix = _SUFFIXES[build.language]
+    inside = not path.is_absolute() and ".." not in path.parts and len(path.parts) > 1
+    if not inside or path.suffix != suffix or not (folder / path).is_file():
+        raise BuildFailed(
+            "The source named under [build] is not there.",
+            plugin=manifest.id,
+            file=build.source,
+            expected=f"a {suffix} file in a folder of its own inside the plugin's, e.g. source/plugin{suffix}",
+            found="no such file" if inside and path.suffix == suffix else build.source,
+        )
+    return folder / path
+
+
+def _key(folder: Path, source: Path, manifest: PluginManifest) -> str:
+    """Digest of everything that the component is made from."""
+    assert manifest.build is not None
+    library = _COMPILERS[manifest.build.language].LIBRARY
+    digest = hashlib.sha256()
+    files = [*_files(source.parent), *_files(library), *_files(PINS), *_files(Path(__file__).parent), WIT]
+    for path in [folder / "plugin.toml", *files]:
+        digest.update(f"{path}\n{path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".wasm":
+            yield path
+
+
+def _up_to_date(target: Path, stamp: Path, key: str) -> bytes | None:
+    try:
+        known = json.loads(stamp.read_text())
+        component = target.read_bytes()
+    except (OSError, ValueError):
+        return None
+    same = known.get("key") == key and known.get("digest") == hashlib.sha256(component).hexdigest()
+    return component if same else None
+
+
+def _describe(path: Path, component: bytes, manifest: PluginManifest, *, fresh: bool) -> BuiltComponent:
+    imports = capabilities_of(component_imports(component))
+    return BuiltComponent(
+        path=path,
+        digest=hashlib.sha256(component).hexdigest(),
+        size=len(component),
+        imports=tuple(imports),
+        unused=tuple(sorted(set(manifest.capabilities.asked()) - set(imports))),
+        fresh=fresh,
+    )

@@ -1,0 +1,143 @@
+"""The guest's world, composed from its manifest, and what a finished module really imports.
+
+A component imports exactly the interfaces of the capabilities that the manifest asks for, so its
+imports are its true demands. The binary formats are read as in
+https://webassembly.github.io/spec/core/binary/modules.html and
+https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernel.manifest import PluginManifest
+from plugin_sdk.toolchain.errors import BuildFailed
+
+WIT = Path(__file__).parent.parent / "wit" / "keelstone.wit"
+PACKAGE = "keelstone:plugin"
+VERSION = "1.0.0"
+_WORLD = "world guest {"
+_CORE_IMPORTS, _COMPONENT_IMPORTS = 2, 10
+
+
+def interface(capability: str) -> str:
+    """The full name of a capability's interface, e.g. ``keelstone:plugin/kv@1.0.0``."""
+    return f"{PACKAGE}/{capability}@{VERSION}"
+
+
+def compose_world(manifest: PluginManifest) -> str:
+    """keelstone.wit with the world ``guest`` importing the manifest's capabilities and no others."""
+    source = WIT.read_text(encoding="utf-8")
+    imports = "".join(f"    import {name};\n" for name in manifest.capabilities.asked())
+    return source.replace(f"{_WORLD}\n", f"{_WORLD}\n{imports}", 1)
+
+
+def core_imports(module: bytes) -> list[str]:
+    """Names of the modules that a core module imports from, sorted. Raises BuildFailed."""
+    names = set()
+    for section, reader in _sections(module, b"\0asm\x01\0\0\0"):
+        if section == _CORE_IMPORTS:
+            for _ in range(reader.u32()):
+                names.add(reader.name())
+                reader.name()
+                reader.core_description()
+    return sorted(names)
+
+
+def component_imports(component: bytes) -> list[str]:
+    """Names of a component's imports, in order. Raises BuildFailed if it is not a component."""
+    names = []
+    for section, reader in _sections(component, b"\0asm\x0d\0\x01\0"):
+        if section == _COMPONENT_IMPORTS:
+            for _ in range(reader.u32()):
+                reader.byte()
+                names.append(reader.name())
+                reader.component_description()
+    return names
+
+
+def capabilities_of(imports: list[str]) -> list[str]:
+    """The capabilities among a component's imports, sorted; type-only interfaces left out."""
+    prefix, suffix = f"{PACKAGE}/", f"@{VERSION}"
+    found = {n.removeprefix(prefix).removesuffix(suffix) for n in imports if n.startswith(prefix)}
+    return sorted(found - {"types"})
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def u32(self) -> int:
+        """LEB128, as everywhere in both formats."""
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    def take(self, count: int) -> bytes:
+        if self.at + count > len(self.data):
+            raise IndexError("past the end")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def name(self) -> str:
+        return self.take(self.u32()).decode("utf-8")
+
+    def core_description(self) -> None:
+        kind = self.byte()
+        if kind == 0:  # function: a type index
+            self.u32()
+        elif kind == 1:  # table: element type, limits
+            self.byte()
+            self._limits()
+        elif kind == 2:  # memory: limits
+            self._limits()
+        elif kind == 3:  # global: value type, mutability
+            self.take(2)
+        else:  # tag: attribute, type index
+            self.byte()
+            self.u32()
+
+    def component_description(self) -> None:
+        sort = self.byte()
+        if sort == 0:  # core module: a second byte says so
+            self.byte()
+            self.u32()
+        elif sort in (2, 3):  # value or type: a bound
+            bound = self.byte()
+            if sort == 2 or bound == 0:
+                self.u32()
+        else:  # function, component, instance: a type index
+            self.u32()
+
+    def _limits(self) -> None:
+        flags = self.byte()
+        self.u32()
+        if flags & 1:
+            self.u32()
+
+
+def _sections(binary: bytes, magic: bytes) -> Iterator[tuple[int, _Reader]]:
+    if not binary.startswith(magic):
+        raise BuildFailed(
+            "The file is not the kind of WebAssembly that was expected.",
+            expected=magic.hex(" "),
+            found=binary[:8].hex(" ") or "nothing",
+        )
+    reader = _Reader(binary)
+    reader.at = 8
+    try:
+        while reader.at < len(binary):
+            section = reader.byte()
+            yield section, _Reader(reader.take(reader.u32()))
+    except (IndexError, UnicodeDecodeError) as error:
+        raise BuildFailed("The WebAssembly file is damaged.", found=str(error)) from error
