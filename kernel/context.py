@@ -28,8 +28,8 @@ class Principal:
 
     @property
     def is_operator(self) -> bool:
-        """True for principals of the platform tenant, who may act on every tenant."""
-        return self.tenant == PLATFORM_TENANT
+        """True for operators of the platform tenant, who may act on every tenant."""
+        return self.tenant == PLATFORM_TENANT and "*" in self.permissions
 
 
 ANONYMOUS = Principal(id="anonymous", kind="anonymous", tenant="")

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     bus_url: str | None = Field(
         default=None, description="redis://host:port/0 or kafka://host:port. Default: inside the process."
     )
+    blob_url: str | None = Field(
+        default=None, description="file:///folder that all processes share. Default: inside the data folder."
+    )
     marketplace_url: str | None = Field(
         default=None, description="Address of a marketplace service. Default: the embedded one."
     )

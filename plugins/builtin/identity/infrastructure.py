@@ -11,7 +11,6 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from joserfc.jwk import OKPKey
 from sqlalchemy import Column, Integer, MetaData, String, Text, bindparam, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from plugin_sdk import ALL_TENANTS, Conflict, new_id
 from plugin_sdk.data import Schema, UtcDateTime, json_type, platform_table, tenant_table, unique_in_tenant
@@ -101,7 +100,7 @@ class SqlCredentials:
         }
         try:
             await transaction.execute(insert(credentials).values(**values))
-        except IntegrityError as error:
+        except Conflict as error:
             raise Conflict("Somebody in this tenant already signs in with that address.", found=email) from error
 
     async def rename(self, transaction: Transaction, user: str, email: str) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, Integer, MetaData, String, bindparam, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from plugin_sdk import Conflict
 from plugin_sdk.data import Schema, UtcDateTime, json_type, tenant_table, unique_in_tenant
@@ -44,7 +43,7 @@ class SqlUsers:
         """Insert. Raises Conflict if the address is taken."""
         try:
             await transaction.execute(insert(users).values(**_row(user)))
-        except IntegrityError as error:
+        except Conflict as error:
             raise _taken(user, transaction.scope) from error
 
     async def save(self, transaction: Transaction, user: User, seen: int) -> bool:
@@ -52,7 +51,7 @@ class SqlUsers:
         statement = update(users).where(users.c.id == user.id, users.c.version == seen).values(**_row(user))
         try:
             return bool((await transaction.execute(statement)).rowcount)
-        except IntegrityError as error:
+        except Conflict as error:
             raise _taken(user, transaction.scope) from error
 
     async def remove(self, transaction: Transaction, id: str) -> bool:

@@ -1,0 +1,206 @@
+"""Releases, activations and consent: frozen values and rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from plugin_sdk import (
+    RUNNING,
+    ActivationState,
+    Conflict,
+    ConsentRequired,
+    PluginManifest,
+    ReleaseState,
+    ValidationFailed,
+    next_activation_state,
+)
+
+_PLAIN = {
+    "config": "read the settings that you make for it",
+    "events": "emit its own events: {emits}",
+    "http": "send requests ({methods}) to {hosts}",
+    "kv": "keep up to {kv_keys} small values of its own for your tenant",
+    "log": "write lines to its log, which you can read",
+}
+_WORST = {
+    "config": "It could use your settings for something you did not expect.",
+    "events": "It could emit misleading events of its own types.",
+    "http": "It could send what it is given (people's names and addresses included) to those hosts.",
+    "kv": "It could keep what it is given until you uninstall it with its data.",
+    "log": "It could write personal data into its log.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One version of a plugin on the platform. Digests are SHA-256 in hex."""
+
+    manifest: PluginManifest
+    digest: str
+    component: str
+    state: ReleaseState
+    settings_schema: Mapping[str, Any] | None = None
+    readme: str = ""
+    changelog: str = ""
+    chain: tuple[str, ...] = ()
+    installed_at: datetime | None = None
+    installed_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """One plugin for one tenant. ``previous`` is the version a rollback goes back to."""
+
+    plugin: str
+    version: str
+    state: ActivationState
+    grants: frozenset[str] = frozenset()
+    denied: frozenset[str] = frozenset()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    previous: str | None = None
+    pinned: bool = False
+    changed_at: datetime | None = None
+    changed_by: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether the tenant's calls reach it."""
+        return self.state in RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilityRequest:
+    """One thing a plugin asks for, as a person reads it before consenting."""
+
+    name: str
+    what: str
+    why: str
+    worst: str
+    decision: str
+    new: bool
+
+
+def requests(manifest: PluginManifest, present: Activation | None) -> list[CapabilityRequest]:
+    """What the plugin asks for, in plain words, with what was decided so far."""
+    found = []
+    for name, capability in manifest.capabilities.asked().items():
+        values: dict[str, Any] = {"kv_keys": manifest.limits.kv_keys}
+        for key in ("hosts", "methods", "emits"):
+            values[key] = ", ".join(_host(h) for h in getattr(capability, key, ()))
+        granted = present is not None and name in present.grants
+        denied = present is not None and name in present.denied
+        found.append(
+            CapabilityRequest(
+                name=name,
+                what=f"{manifest.name} wants to {_PLAIN[name].format(**values)}",
+                why=capability.why,
+                worst=_WORST[name],
+                decision="granted" if granted else "denied" if denied else "undecided",
+                new=not granted and not denied,
+            )
+        )
+    return found
+
+
+def _host(value: str) -> str:
+    name = value.removeprefix("setting:")
+    return value if name == value else f"the host in your setting {name}"
+
+
+def decide(
+    manifest: PluginManifest, present: Activation | None, decisions: Mapping[str, bool], tenant: str
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Granted and denied capabilities after a person's ``decisions``.
+
+    Raises ConsentRequired if something asked for is undecided, ValidationFailed if something is
+    decided that was never asked for.
+    """
+    asked = set(manifest.capabilities.asked())
+    foreign = sorted(set(decisions) - asked)
+    if foreign:
+        raise ValidationFailed(
+            f"{manifest.id} does not ask for {', '.join(foreign)}.",
+            plugin=manifest.id,
+            expected=", ".join(sorted(asked)) or "no capabilities",
+            found=foreign,
+        )
+    granted = (set(present.grants) if present else set()) & asked
+    denied = (set(present.denied) if present else set()) & asked
+    for name, yes in decisions.items():
+        (granted if yes else denied).add(name)
+        (denied if yes else granted).discard(name)
+    undecided = sorted(asked - granted - denied)
+    if undecided:
+        raise ConsentRequired(
+            f"{manifest.id} {manifest.version} asks for {', '.join(undecided)}; nobody has decided on that yet.",
+            plugin=manifest.id,
+            tenant=tenant,
+            expected="a yes or no for each capability",
+            found=f"undecided: {', '.join(undecided)}",
+            fix="Read what it asks for (GET .../consent, or `keelstone tenant grants`), then send grants.",
+            extra={"capabilities": [_request(r) for r in requests(manifest, present)]},
+        )
+    return frozenset(granted), frozenset(denied)
+
+
+def _request(request: CapabilityRequest) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in CapabilityRequest.__slots__}
+
+
+def switch(present: Activation | None, plugin: str, version: str, tenant: str) -> Activation:
+    """The activation once consented and switched on in ``version``. Raises LifecycleError."""
+    state = present.state if present else ActivationState.REMOVED
+    if state in RUNNING and present is not None:
+        if present.version == version:
+            return present
+        return replace(present, version=version, previous=present.version, state=ActivationState.ACTIVE)
+    state = next_activation_state(state, "consent", plugin=plugin, tenant=tenant)
+    state = next_activation_state(state, "activate", plugin=plugin, tenant=tenant)
+    if present is None:
+        return Activation(plugin, version, state)
+    previous = present.version if present.version != version else present.previous
+    return replace(present, version=version, state=state, previous=previous)
+
+
+def move(present: Activation, manifest: PluginManifest) -> Activation:
+    """The activation in another version: code moves, grants do not grow."""
+    asked = set(manifest.capabilities.asked())
+    return replace(
+        present,
+        version=manifest.version,
+        previous=present.version,
+        grants=present.grants & asked,
+        denied=(present.denied & asked) | (asked - present.grants),
+    )
+
+
+def go_back(present: Activation, tenant: str) -> str:
+    """The version a rollback goes to. Raises Conflict if there is none."""
+    if present.previous is None:
+        raise Conflict(
+            f"{present.plugin} has no earlier version to go back to in this tenant.",
+            plugin=present.plugin,
+            tenant=tenant,
+            found=f"version {present.version}, never upgraded",
+        )
+    return present.previous
+
+
+def check_uninstallable(plugin: str, version: str, users: Mapping[str, int], dependants: list[str]) -> None:
+    """Raise Conflict if tenants still run the release, or others require it."""
+    running = users.get(version, 0)
+    if running:
+        raise Conflict(
+            f"{plugin} {version} is still active for {running} tenant{'s' if running > 1 else ''}.",
+            plugin=plugin,
+            expected="no tenant",
+            found=running,
+            fix="Disable it there first.",
+        )
+    if dependants:
+        raise Conflict(
+            f"{plugin} is required by {', '.join(dependants)}.", plugin=plugin, fix="Uninstall those first."
+        )
