@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from kernel.context import Context
@@ -190,6 +191,74 @@ class Bus(Protocol):
 
     async def ping(self) -> None:
         """Raise BackendUnavailable if the bus does not answer."""
+        ...
+
+
+# ---------------------------------------------------------------------------------- consumers
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that a consumer could not handle, or that waits behind such a one of its sequence."""
+
+    consumer: str
+    event: Event
+    error: str
+    attempts: int
+    parked_at: datetime
+
+
+class ConsumerStore(Protocol):
+    """What consumers remember: which events they have handled, and which are parked."""
+
+    async def state(self, consumer: str, event: Event) -> Literal["new", "handled", "parked"]:
+        """``parked`` if an event of the same sequence is; ``handled`` wins over it."""
+        ...
+
+    async def record(self, transaction: Transaction, consumer: str, event: Event) -> bool:
+        """Note in the handler's own transaction that the event is handled; False if it already was."""
+        ...
+
+    async def park(
+        self, transaction: Transaction, consumer: str, event: Event, error: str, attempts: int, *, behind: bool
+    ) -> bool:
+        """Park an event; with ``behind`` only if its sequence is parked already. False if it was not."""
+        ...
+
+    async def unpark(self, transaction: Transaction, consumer: str, event: Event) -> bool:
+        """Take an event out of the dead letters; False if it was not there."""
+        ...
+
+    async def note_failure(self, transaction: Transaction, consumer: str, event: Event, error: str) -> None:
+        """Note one more failed attempt at a parked event."""
+        ...
+
+    async def dead_letters(
+        self, tenant: str, *, consumer: str | None = None, stream: str | None = None, limit: int = 100
+    ) -> list[DeadLetter]:
+        """Parked events in order of consumer, stream and version; ``tenant`` may be ALL_TENANTS."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """How far named readers of the event store have come."""
+
+    async def load(self, name: str) -> tuple[int, int]:
+        """The cursor, (0, 0) for a new reader."""
+        ...
+
+    async def save(self, name: str, cursor: tuple[int, int]) -> None: ...
+
+
+class Leases(Protocol):
+    """Work that one process at a time should do."""
+
+    async def acquire(self, name: str, holder: str, seconds: float) -> bool:
+        """Take or renew the lease; False while somebody else has it."""
+        ...
+
+    async def release(self, name: str, holder: str) -> None:
+        """Give it up, so that others need not wait until it ends."""
         ...
 
 

@@ -54,7 +54,11 @@ class LocalBlobs:
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
             raise BackendUnavailable(
-                "A stored blob was damaged.", file=path.name, expected=digest, found=found, fix="Install the plugin again."
+                "A stored blob was damaged.",
+                file=path.name,
+                expected=digest,
+                found=found,
+                fix="Install the plugin again.",
             )
         return data
 

@@ -1,0 +1,1 @@
+"""Adapters: one per port and technology, chosen by one address each."""

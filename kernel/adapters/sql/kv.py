@@ -1,0 +1,102 @@
+"""Guests' durable state (``kernel.ports.KvStore``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import LargeBinary, bindparam, cast, delete, func, insert, select, update
+
+from kernel.adapters.sql.schema import kv as table
+from kernel.errors import Conflict, TenantMismatch
+from kernel.ports import Effects, KvConflict, KvValue, Transaction
+
+if TYPE_CHECKING:
+    from kernel.adapters.sql.database import SqlDatabase
+
+_MINE = (table.c.plugin == bindparam("b_plugin"), table.c.key == bindparam("b_key"))
+_SEEN = (*_MINE, table.c.version == bindparam("b_version"))
+_GET = select(table.c.value, table.c.version).where(*_MINE)
+_SET = update(table).where(*_SEEN).values(value=bindparam("b_value"), version=table.c.version + 1)
+_UNSET = delete(table).where(*_SEEN)
+_VERSION = select(table.c.version).where(*_MINE)
+
+
+class SqlKvStore:
+    """Keys of (tenant, plugin) with versions."""
+
+    def __init__(self, database: SqlDatabase) -> None:
+        self._database = database
+
+    async def get(self, tenant: str, plugin: str, key: str) -> KvValue | None:
+        """The value of a key with its version, or None."""
+        async with self._database.read(tenant) as transaction:
+            row = (await transaction.execute(_GET, {"b_plugin": plugin, "b_key": key})).first()
+        return None if row is None else KvValue(row.value, row.version)
+
+    async def list_keys(self, tenant: str, plugin: str, prefix: str, limit: int) -> list[str]:
+        """At most ``limit`` keys that begin with ``prefix``, in order."""
+        query = select(table.c.key).where(table.c.plugin == plugin).order_by(table.c.key).limit(limit)
+        if prefix:
+            query = query.where(func.substr(table.c.key, 1, len(prefix)) == prefix)
+        async with self._database.read(tenant) as transaction:
+            return [str(key) for key in (await transaction.execute(query)).scalars()]
+
+    async def usage(self, tenant: str, plugin: str) -> tuple[int, int]:
+        """Keys and bytes in use (UTF-8 bytes of keys and values)."""
+        size = func.octet_length if self._database.dialect == "postgresql" else _utf8_length
+        query = select(func.count(), func.coalesce(func.sum(size(table.c.key) + size(table.c.value)), 0)).where(
+            table.c.plugin == plugin
+        )
+        async with self._database.read(tenant) as transaction:
+            row = (await transaction.execute(query)).one()
+        return int(row[0]), int(row[1])
+
+    async def apply(self, transaction: Transaction, tenant: str, plugin: str, effects: Effects) -> None:
+        """Save a call's writes in the tenant's open transaction.
+
+        Raises KvConflict if a key that was read, and is now written, has moved since. A key written
+        without having been read is simply overwritten.
+        """
+        if transaction.scope != tenant:
+            raise TenantMismatch(
+                "A plugin's keys are saved in its tenant's scope only.",
+                plugin=plugin,
+                expected=tenant,
+                found=transaction.scope,
+            )
+        for key in sorted(effects.kv_writes):
+            value = effects.kv_writes[key]
+            where = {"b_plugin": plugin, "b_key": key}
+            found = int((await transaction.execute(_VERSION, where)).scalar() or 0)
+            seen = effects.kv_reads.get(key, found)
+            if seen != found:
+                raise KvConflict(f"Key {key!r} of {plugin} was version {seen} and is {found}.")
+            if found == 0:
+                if value is None:
+                    continue
+                row = {"plugin": plugin, "key": key, "value": value, "version": 1}
+                try:
+                    await transaction.execute(insert(table), row)
+                except Conflict as error:
+                    raise KvConflict(f"Key {key!r} of {plugin} was made by somebody else meanwhile.") from error
+                continue
+            values = {**where, "b_version": found}
+            if value is None:
+                result = await transaction.execute(_UNSET, values)
+            else:
+                result = await transaction.execute(_SET, {**values, "b_value": value})
+            if result.rowcount != 1:
+                raise KvConflict(f"Key {key!r} of {plugin} was changed by somebody else meanwhile.")
+
+    async def purge(self, transaction: Transaction, plugin: str, tenant: str | None = None) -> int:
+        """Delete everything of a plugin (in one tenant, or in all); the number of keys."""
+        statement = delete(table).where(table.c.plugin == plugin)
+        if tenant is not None:
+            statement = statement.where(table.c.tenant_id == tenant)
+        result = await transaction.execute(statement)
+        return int(result.rowcount)
+
+
+def _utf8_length(column: Any) -> Any:
+    # SQLite's length() counts characters of text and bytes of a blob.
+    return func.length(cast(column, LargeBinary))
