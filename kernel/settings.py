@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         default=(), description="host:port pairs in private ranges that guests may reach. Default: none."
     )
     max_package_mb: int = Field(default=32, ge=1, description="Largest plugin package, in MiB.")
+    toolchains: Path | None = Field(
+        default=None,
+        description="Folder of the compilers that `keelstone plugin build` fetches. "
+        "Default: `toolchains` in KEELSTONE_HOME if that is set, else the user's cache.",
+    )
 
     @field_validator("plugins_disabled", "http_private_allow", mode="before")
     @classmethod
