@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernel.settings import Settings
 from plugin_sdk.toolchain.errors import ToolchainUnavailable
 
 PINS = Path(__file__).parent / "pins"
@@ -52,10 +53,11 @@ class Tool:
 def toolchain_folder() -> Path:
     """Where compilers are kept: ``$KEELSTONE_TOOLCHAINS``, else ``$KEELSTONE_HOME/toolchains``, else
     the user's cache (XDG base directories on Linux, the system's own place elsewhere)."""
-    if chosen := os.environ.get("KEELSTONE_TOOLCHAINS"):
-        return Path(chosen)
-    if home := os.environ.get("KEELSTONE_HOME"):
-        return Path(home) / "toolchains"
+    settings = Settings()
+    if settings.toolchains is not None:
+        return settings.toolchains
+    if "home" in settings.model_fields_set:
+        return settings.home / "toolchains"
     if sys.platform == "darwin":
         cache = Path.home() / "Library" / "Caches"
     elif sys.platform == "win32":
