@@ -12,35 +12,51 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kernel.context import Context
-from kernel.errors import PluginFailed
+from kernel.errors import KeelstoneError, PluginFailed, PluginUnavailable
 from kernel.hooks import GuestAnswer
 from kernel.hookspecs import HookSpec
 from kernel.manifest import PluginManifest
 from kernel.payloads import DecideReply, FilterReply, ObserveReply
 from kernel.ports import GuestCall, GuestRelease, GuestResult, GuestRuntime
 
-GuestObserver = Callable[[GuestCall, GuestResult], None]
+GuestObserver = Callable[[GuestCall, GuestResult | None], None]
 
 
 class Guests:
     """The installed guests of this process and how to call them."""
 
-    def __init__(self, runtime: GuestRuntime, observe: GuestObserver | None = None) -> None:
+    def __init__(self, runtime: GuestRuntime) -> None:
         self._runtime = runtime
-        self._observe = observe
+        self._observers: list[GuestObserver] = []
         self._releases: dict[tuple[str, str], GuestRelease] = {}
+        self._broken: dict[tuple[str, str], KeelstoneError] = {}
+        self._active: dict[tuple[str, str], int] = {}
 
     def add(self, release: GuestRelease) -> None:
         """Make an installed release callable."""
-        self._releases[(release.manifest.id, release.manifest.version)] = release
+        key = (release.manifest.id, release.manifest.version)
+        self._releases[key] = release
+        self._broken.pop(key, None)
+
+    def add_broken(self, release: GuestRelease, reason: KeelstoneError) -> None:
+        """Note a release that is on and can't be loaded: its hooks fail by their failure policy
+        instead of being skipped in silence."""
+        key = (release.manifest.id, release.manifest.version)
+        self._releases[key] = release
+        self._broken[key] = reason
 
     def remove(self, plugin: str, version: str) -> None:
         """Take a release away; calls under way keep the callable they have."""
         self._releases.pop((plugin, version), None)
+        self._broken.pop((plugin, version), None)
 
     def has(self, plugin: str, version: str) -> bool:
         """Whether the release is callable here."""
-        return (plugin, version) in self._releases
+        return (plugin, version) in self._releases and (plugin, version) not in self._broken
+
+    def active(self, plugin: str, version: str) -> int:
+        """Calls of the release that are under way."""
+        return self._active.get((plugin, version), 0)
 
     def hooks_of(self, plugin: str, version: str) -> PluginManifest | None:
         """The release's manifest, or None."""
@@ -55,8 +71,14 @@ class Guests:
         if release is None:
             return None
         manifest, digest = release.manifest, release.digest
+        key = (plugin, version)
+        broken = self._broken.get(key)
 
         async def call(payload: BaseModel, context: Context) -> GuestAnswer:
+            if broken is not None:
+                raise PluginUnavailable(
+                    f"{plugin} {version} can't be loaded: {broken.detail}", plugin=plugin, fix=broken.fix
+                )
             request = GuestCall(
                 plugin=plugin,
                 version=version,
@@ -68,12 +90,28 @@ class Guests:
                 grants=grants,
                 settings=settings,
             )
-            result = await self._runtime.call(request)
-            if self._observe is not None:
-                self._observe(request, result)
-            return GuestAnswer(_lift(spec, result.output, payload, request), result.effects)
+            self._active[key] = self._active.get(key, 0) + 1
+            try:
+                result = await self._runtime.call(request)
+                answer = _lift(spec, result.output, payload, request)
+            except KeelstoneError:
+                self._tell(request, None)
+                raise
+            finally:
+                self._active[key] -= 1
+            self._tell(request, result)
+            return GuestAnswer(answer, result.effects)
 
         return manifest, call
+
+
+    def watch(self, observer: GuestObserver) -> None:
+        """Call ``observer`` with every call and its result (None if it failed)."""
+        self._observers.append(observer)
+
+    def _tell(self, call: GuestCall, result: GuestResult | None) -> None:
+        for observer in self._observers:
+            observer(call, result)
 
 
 def _lift(spec: HookSpec, output: str, payload: BaseModel, call: GuestCall) -> Any:

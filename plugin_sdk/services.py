@@ -6,7 +6,7 @@ self)``. A service that no installed plugin publishes raises ServiceMissing, whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -15,11 +15,14 @@ from kernel.errors import ServiceMissing
 from kernel.manifest import PluginManifest
 from kernel.permissions import Permission
 from kernel.ports import (
+    ActivationSource,
     BlobStore,
     Bus,
     Clock,
     Database,
     EventStore,
+    GuestCall,
+    GuestResult,
     GuestRuntime,
     KeyProvider,
     KvStore,
@@ -29,6 +32,7 @@ from kernel.ports import (
 T = TypeVar("T")
 
 __all__ = [
+    "ActivationControl",
     "Authenticator",
     "BlobStore",
     "Bus",
@@ -36,6 +40,8 @@ __all__ = [
     "CredentialStore",
     "Database",
     "EventStore",
+    "GuestCall",
+    "GuestResult",
     "GuestRuntime",
     "KeyProvider",
     "KvStore",
@@ -110,6 +116,34 @@ class CredentialStore(Protocol):
 
     async def assign_roles(self, transaction: Transaction, tenant: str, user: str, roles: Sequence[str]) -> None:
         """Replace the user's roles."""
+        ...
+
+
+class ActivationControl(Protocol):
+    """Makes stored activations real in this process (the kernel's ``ActivationSync``)."""
+
+    def use(self, source: ActivationSource) -> None:
+        """Take activations from ``source`` from now on."""
+        ...
+
+    async def refresh(self, tenant: str) -> None:
+        """Read one tenant's activations again and swap them in."""
+        ...
+
+    async def prepare(self, manifest: PluginManifest, digest: str) -> None:
+        """Make a release callable here. Raises SandboxError or PluginUnavailable."""
+        ...
+
+    async def forget(self, manifest: PluginManifest, digest: str, *, keep_artifact: bool = False) -> None:
+        """Take a release away once no call of it is under way."""
+        ...
+
+    def callable_here(self, plugin: str, version: str) -> bool:
+        """Whether the release can be called in this process."""
+        ...
+
+    def watch_calls(self, observer: Callable[[GuestCall, GuestResult | None], None]) -> None:
+        """Call ``observer`` after each guest call (None if it failed)."""
         ...
 
 

@@ -1,0 +1,122 @@
+"""Keeps this process's snapshot equal to what is stored: at boot, after a change here, and when the
+bus says that another process changed something."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import orjson
+
+from kernel.activation import Activations
+from kernel.errors import KeelstoneError, PluginUnavailable
+from kernel.events import EventType, EventTypes
+from kernel.guests import GuestObserver, Guests
+from kernel.manifest import PluginManifest
+from kernel.ports import ActivationRecord, ActivationSource, BlobStore, BusMessage, GuestRelease, GuestRuntime
+
+logger = logging.getLogger(__name__)
+
+CHANGES = frozenset({"plugin.activated", "plugin.deactivated", "plugin.configured", "plugin.consented", "plugin.updated"})
+"""Event types after which a tenant's activations are read again."""
+
+
+class ActivationSync:
+    """Loads activations from their source into snapshots, and the releases they need into ``guests``."""
+
+    def __init__(
+        self, activations: Activations, guests: Guests, runtime: GuestRuntime, blobs: BlobStore, types: EventTypes
+    ) -> None:
+        self._activations = activations
+        self._guests = guests
+        self._runtime = runtime
+        self._blobs = blobs
+        self._types = types
+        self._source: ActivationSource | None = None
+        self._lock = asyncio.Lock()
+
+    def use(self, source: ActivationSource) -> None:
+        """Take activations from ``source`` (the plugin catalog). Without one, nothing is active."""
+        self._source = source
+
+    async def load(self) -> None:
+        """Everything, at boot."""
+        if self._source is None:
+            return
+        async with self._lock:
+            records = await self._source.load_all()
+            await self._load_releases(records)
+            self._activations.load(records)
+
+    async def refresh(self, tenant: str) -> None:
+        """One tenant, after a change. Calls under way keep what they began with."""
+        if self._source is None:
+            return
+        async with self._lock:
+            records = await self._source.load_tenant(tenant)
+            await self._load_releases(records)
+            self._activations.replace(tenant, records)
+
+    async def prepare(self, manifest: PluginManifest, digest: str) -> None:
+        """Make a release callable here: compile its component if need be, register its event types.
+
+        Raises the sandbox's error or PluginUnavailable if it can't be.
+        """
+        self.register_types(manifest)
+        if not self._runtime.prepared(digest):
+            component = await self._blobs.get(digest)
+            if component is None:
+                raise PluginUnavailable(
+                    f"The component of {manifest.id} {manifest.version} is not stored here.",
+                    plugin=manifest.id,
+                    expected=f"blob {digest}",
+                    fix="Set KEELSTONE_BLOB_URL to a folder that all processes share, or install the plugin again.",
+                )
+            await self._runtime.prepare(digest, component, manifest)
+        self._guests.add(GuestRelease(manifest, digest))
+
+    def register_types(self, manifest: PluginManifest) -> None:
+        """Register the event types that a manifest declares. Raises SchemaIncompatible."""
+        for declared in manifest.events.declares:
+            self._types.register(EventType(declared.type, manifest.id, declared.summary, declared.data))
+
+    async def forget(self, manifest: PluginManifest, digest: str, *, keep_artifact: bool = False) -> None:
+        """Take a release away once no call of it is under way."""
+        for _ in range(300):
+            if not self._guests.active(manifest.id, manifest.version):
+                break
+            await asyncio.sleep(0.1)
+        self._guests.remove(manifest.id, manifest.version)
+        if not keep_artifact:
+            await self._runtime.forget(digest)
+
+    def callable_here(self, plugin: str, version: str) -> bool:
+        """Whether the release can be called in this process."""
+        return self._guests.has(plugin, version)
+
+    def watch_calls(self, observer: GuestObserver) -> None:
+        """Call ``observer`` after each guest call."""
+        self._guests.watch(observer)
+
+    async def on_message(self, message: BusMessage) -> None:
+        """A committed event passed by on the bus, from whatever process."""
+        event = orjson.loads(message.value)
+        if event.get("type") in CHANGES:
+            try:
+                await self.refresh(str(event["tenant"]))
+            except KeelstoneError:
+                logger.exception("activations could not be read again", extra={"tenant": event.get("tenant")})
+
+    async def _load_releases(self, records: list[ActivationRecord]) -> None:
+        assert self._source is not None
+        for plugin, version in sorted({(r.plugin, r.version) for r in records}):
+            if self._guests.has(plugin, version):
+                continue
+            release = await self._source.load_guest(plugin, version)
+            if release is None:
+                continue
+            try:
+                await self.prepare(release.manifest, release.digest)
+            except KeelstoneError as error:
+                logger.error("plugin cannot be loaded: %s", error, extra={"plugin": plugin, "version": version})
+                self._guests.add_broken(release, error)

@@ -1,0 +1,290 @@
+"""Use cases of tenants' admins: consent, activate, set up, pin, deactivate. Reads for everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from plugin_sdk import (
+    ALL_TENANTS,
+    ActivationRecord,
+    ActivationState,
+    Context,
+    Dispatcher,
+    Forbidden,
+    GuestRelease,
+    NewEvent,
+    NotFound,
+    PluginManifest,
+    ReleaseState,
+    next_activation_state,
+    parse_version,
+)
+from plugin_sdk.services import ActivationControl, Database, Transaction
+from plugins.builtin.catalog import configuration, domain
+from plugins.builtin.catalog.domain import Activation, CapabilityRequest, Release
+
+
+class CatalogRepository(Protocol):
+    """Where releases (the platform's) and activations (tenants') are kept."""
+
+    async def releases(self, transaction: Transaction, plugin: str | None = None) -> list[Release]: ...
+
+    async def release(self, transaction: Transaction, plugin: str, version: str) -> Release | None: ...
+
+    async def put_release(self, transaction: Transaction, release: Release) -> None: ...
+
+    async def delete_release(self, transaction: Transaction, plugin: str, version: str) -> None: ...
+
+    async def activation(self, transaction: Transaction, plugin: str) -> Activation | None: ...
+
+    async def put_activation(self, transaction: Transaction, activation: Activation) -> None: ...
+
+    async def activations(self, transaction: Transaction) -> list[Activation]: ...
+
+    async def all_activations(
+        self, transaction: Transaction, plugin: str | None = None
+    ) -> list[tuple[str, Activation]]:
+        """(tenant, activation) of every tenant; needs the scope ALL_TENANTS."""
+        ...
+
+    async def delete_activations(self, transaction: Transaction, plugin: str, version: str | None) -> int: ...
+
+
+def utc_now() -> datetime:
+    """The time now, aware."""
+    return datetime.now(UTC)
+
+
+class TenantPlugins:
+    """What a tenant's admin does. Implements the kernel's ``ActivationSource``."""
+
+    def __init__(
+        self,
+        database: Database,
+        repository: CatalogRepository,
+        control: ActivationControl,
+        hooks: Dispatcher,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._control = control
+        self._hooks = hooks
+        self._now = now
+
+    # ------------------------------------------------------------------ reads
+
+    async def installed(self) -> list[Release]:
+        """Everything that can be activated or runs already: guests, extensions, built-ins."""
+        async with self._database.read(ALL_TENANTS) as transaction:
+            stored = await self._repository.releases(transaction)
+        here = [in_process_release(m) for m in self._hooks.manifests.values()]
+        usable = [r for r in stored if r.state is not ReleaseState.UNINSTALLED]
+        return sorted([*usable, *here], key=lambda r: (r.manifest.id, r.manifest.semver))
+
+    async def find(self, plugin: str, version: str | None = None) -> Release:
+        """One installed release, the newest if no version is named. Raises NotFound."""
+        found = [r for r in await self.installed() if r.manifest.id == plugin]
+        if version is not None:
+            found = [r for r in found if r.manifest.semver == parse_version(version)]
+        if not found:
+            named = f"{plugin} {version}" if version else plugin
+            raise NotFound(
+                f"{named} is not installed on this platform.",
+                plugin=plugin,
+                fix=f"An operator installs it with `keelstone marketplace install {plugin}`.",
+            )
+        return found[-1]
+
+    async def activations(self, tenant: str) -> list[Activation]:
+        """What is, or was, on for the tenant."""
+        async with self._database.read(tenant) as transaction:
+            return await self._repository.activations(transaction)
+
+    async def activation(self, tenant: str, plugin: str) -> Activation:
+        """One activation. Raises NotFound."""
+        async with self._database.read(tenant) as transaction:
+            found = await self._repository.activation(transaction, plugin)
+        if found is None:
+            raise NotFound(f"{plugin} has never been active in this tenant.", plugin=plugin, tenant=tenant)
+        return found
+
+    async def consent_page(self, tenant: str, plugin: str, version: str | None) -> list[CapabilityRequest]:
+        """What the plugin asks for, in plain words, with what was decided so far."""
+        release = await self.find(plugin, version)
+        async with self._database.read(tenant) as transaction:
+            present = await self._repository.activation(transaction, plugin)
+        return domain.requests(release.manifest, present)
+
+    # ------------------------------------------------------------------ changes
+
+    async def activate(
+        self,
+        context: Context,
+        plugin: str,
+        *,
+        version: str | None = None,
+        decisions: Mapping[str, bool] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Activation:
+        """Switch a plugin on for the tenant in hand, or to another version.
+
+        Raises NotFound, ConsentRequired, ValidationFailed (settings), LifecycleError.
+        """
+        release = await self.find(plugin, version)
+        manifest = release.manifest
+        _refuse_builtin(manifest)
+        decisions = dict(decisions or {})
+        await self._make_ready(release)
+        async with self._database.write(context.tenant, context) as transaction:
+            present = await self._repository.activation(transaction, plugin)
+            granted, denied = domain.decide(manifest, present, decisions, context.tenant)
+            given = settings if settings is not None else (present.settings if present else {})
+            settled = configuration.settle(release.settings_schema, given, plugin=plugin, tenant=context.tenant)
+            switched = domain.switch(present, plugin, manifest.version, context.tenant)
+            after = self._stamp(context, replace(switched, grants=granted, denied=denied, settings=settled))
+            await self._repository.put_activation(transaction, after)
+            self._emit(transaction, plugin, *_activation_events(present, after))
+        await self._control.refresh(context.tenant)
+        return after
+
+    async def deactivate(self, context: Context, plugin: str) -> Activation:
+        """Switch a plugin off for the tenant in hand; its settings, grants and state stay."""
+        return await self._change(
+            context,
+            plugin,
+            lambda present: replace(
+                present,
+                state=next_activation_state(present.state, "disable", plugin=plugin, tenant=context.tenant),
+            ),
+            lambda after: NewEvent("plugin.deactivated", {"plugin": plugin, "version": after.version}),
+        )
+
+    async def configure(self, context: Context, plugin: str, settings: Mapping[str, Any]) -> Activation:
+        """Replace the plugin's settings. Raises NotFound, ValidationFailed."""
+        present = await self.activation(context.tenant, plugin)
+        release = await self.find(plugin, present.version)
+        settled = configuration.settle(release.settings_schema, settings, plugin=plugin, tenant=context.tenant)
+        changed = sorted(k for k in settled.keys() | present.settings.keys() if settled.get(k) != present.settings.get(k))
+        return await self._change(
+            context,
+            plugin,
+            lambda now: replace(now, settings=settled),
+            lambda _: NewEvent("plugin.configured", {"plugin": plugin, "changed": changed}),
+        )
+
+    async def grant(self, context: Context, plugin: str, decisions: Mapping[str, bool]) -> Activation:
+        """Decide again on capabilities. Raises NotFound, ValidationFailed."""
+        present = await self.activation(context.tenant, plugin)
+        manifest = (await self.find(plugin, present.version)).manifest
+        granted, denied = domain.decide(manifest, present, decisions, context.tenant)
+        return await self._change(
+            context, plugin, lambda now: replace(now, grants=granted, denied=denied), _consent_event
+        )
+
+    async def pin(self, context: Context, plugin: str, pinned: bool) -> Activation:
+        """Stay on the present version when the operator upgrades (or follow again)."""
+        return await self._change(
+            context,
+            plugin,
+            lambda now: replace(now, pinned=pinned),
+            lambda _: NewEvent("plugin.configured", {"plugin": plugin, "changed": ["pinned"]}),
+        )
+
+    # ------------------------------------------------------------------ ActivationSource
+
+    async def load_all(self) -> list[ActivationRecord]:
+        """Every running activation, for the kernel's snapshot."""
+        async with self._database.read(ALL_TENANTS) as transaction:
+            found = await self._repository.all_activations(transaction)
+        return [_record(tenant, a) for tenant, a in found if a.running]
+
+    async def load_tenant(self, tenant: str) -> list[ActivationRecord]:
+        """One tenant's running activations."""
+        return [_record(tenant, a) for a in await self.activations(tenant) if a.running]
+
+    async def load_guest(self, plugin: str, version: str) -> GuestRelease | None:
+        """The installed release, or None."""
+        async with self._database.read(ALL_TENANTS) as transaction:
+            found = await self._repository.release(transaction, plugin, version)
+        return None if found is None else GuestRelease(found.manifest, found.component)
+
+    # ------------------------------------------------------------------ inside
+
+    async def _change(
+        self,
+        context: Context,
+        plugin: str,
+        change: Callable[[Activation], Activation],
+        event: Callable[[Activation], NewEvent],
+    ) -> Activation:
+        async with self._database.write(context.tenant, context) as transaction:
+            present = await self._repository.activation(transaction, plugin)
+            if present is None:
+                raise NotFound(
+                    f"{plugin} has never been active in this tenant.", plugin=plugin, tenant=context.tenant
+                )
+            after = self._stamp(context, change(present))
+            await self._repository.put_activation(transaction, after)
+            self._emit(transaction, plugin, event(after))
+        await self._control.refresh(context.tenant)
+        return after
+
+    async def _make_ready(self, release: Release) -> None:
+        if release.manifest.kind == "guest":
+            await self._control.prepare(release.manifest, release.component)
+
+    def _stamp(self, context: Context, activation: Activation) -> Activation:
+        return replace(activation, changed_at=self._now(), changed_by=context.principal.id)
+
+    def _emit(self, transaction: Transaction, plugin: str, *events: NewEvent) -> None:
+        transaction.emit(f"activation:{plugin}", *events)
+
+
+def in_process_release(manifest: PluginManifest) -> Release:
+    """A built-in or extension, seen as an installed release."""
+    return Release(manifest, digest="", component="", state=ReleaseState.INSTALLED, chain=("shipped in this process",))
+
+
+def _refuse_builtin(manifest: PluginManifest) -> None:
+    if manifest.kind == "builtin":
+        raise Forbidden(
+            f"{manifest.id} is built in and on for every tenant.",
+            plugin=manifest.id,
+            fix="An operator leaves it out with KEELSTONE_PLUGINS_DISABLED.",
+        )
+
+
+def _record(tenant: str, activation: Activation) -> ActivationRecord:
+    return ActivationRecord(tenant, activation.plugin, activation.version, activation.grants, activation.settings)
+
+
+def _consent_event(after: Activation) -> NewEvent:
+    data = {
+        "plugin": after.plugin,
+        "version": after.version,
+        "granted": sorted(after.grants),
+        "denied": sorted(after.denied),
+    }
+    return NewEvent("plugin.consented", data)
+
+
+def _activation_events(before: Activation | None, after: Activation) -> Sequence[NewEvent]:
+    events = []
+    if before is None or (before.grants, before.denied) != (after.grants, after.denied) or not before.running:
+        events.append(_consent_event(after))
+    if before is not None and before.running and before.version != after.version:
+        data = {"plugin": after.plugin, "from": before.version, "to": after.version, "reason": "chosen by the tenant"}
+        return [*events, NewEvent("plugin.updated", data)]
+    if before is not None and before.running:
+        changed = sorted(
+            k for k in after.settings.keys() | before.settings.keys() if after.settings.get(k) != before.settings.get(k)
+        )
+        return [*events, NewEvent("plugin.configured", {"plugin": after.plugin, "changed": changed})]
+    return [*events, NewEvent("plugin.activated", {"plugin": after.plugin, "version": after.version})]
+
+
+__all__ = ["ActivationState", "CatalogRepository", "TenantPlugins", "in_process_release", "utc_now"]
