@@ -18,7 +18,7 @@ from kernel.errors import Conflict, ValidationFailed
 from marketplace.errors import KeyMissing, KeyUnusable
 
 if TYPE_CHECKING:
-    from marketplace._securesystemslib import CryptoSigner, SSlibKey
+    from securesystemslib.signer import CryptoSigner, SSlibKey
 
 PUBLISHER = re.compile(r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$")
 
@@ -56,7 +56,7 @@ class SigningKey:
 
 def generate_key() -> SigningKey:
     """A new key pair, in memory only."""
-    from marketplace._securesystemslib import CryptoSigner
+    from securesystemslib.signer import CryptoSigner
 
     return SigningKey(CryptoSigner.generate_ed25519())
 
@@ -67,8 +67,7 @@ def public_key(document: Any) -> SSlibKey:
     The id is computed here and never taken from the document.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    from marketplace._securesystemslib import SSlibKey
+    from securesystemslib.signer import SSlibKey
 
     try:
         if document["keytype"] != "ed25519" or document["scheme"] != "ed25519" or set(document["keyval"]) != {"public"}:
@@ -127,8 +126,7 @@ class KeyFolder:
         """The stored key ``name``. Raises KeyMissing, or KeyUnusable if malformed or open to others."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-        from marketplace._securesystemslib import CryptoSigner
+        from securesystemslib.signer import CryptoSigner
 
         path = self.path(name)
         try:

@@ -17,7 +17,7 @@ from marketplace.keys import SigningKey, check_publisher, public_key
 from marketplace.signing import canonical_json, open_payload, peek_payload, sign_payload
 
 if TYPE_CHECKING:
-    from marketplace._securesystemslib import SSlibKey
+    from securesystemslib.signer import SSlibKey
 
 KEY_SET_PAYLOAD = "application/vnd.keelstone.key-set+json"
 MAX_KEYS = 16

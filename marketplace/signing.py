@@ -19,7 +19,9 @@ from marketplace.errors import PackageTooLarge, SignatureInvalid, SignatureMissi
 from marketplace.keys import SigningKey
 
 if TYPE_CHECKING:
-    from marketplace._securesystemslib import Envelope, SSlibKey
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import SSlibKey
+
     from marketplace.package import Package
 
 SIGNATURE_SUFFIX = ".sig.json"
@@ -48,7 +50,7 @@ def canonical_json(value: Any) -> bytes:
 
 def sign_payload(payload: bytes, payload_type: str, keys: Sequence[SigningKey]) -> bytes:
     """A DSSE envelope, as JSON bytes, over ``payload`` with a signature by each of ``keys``."""
-    from marketplace._securesystemslib import Envelope
+    from securesystemslib.dsse import Envelope
 
     envelope = Envelope(payload, payload_type, {})
     for key in keys:
@@ -168,7 +170,7 @@ def verify_release(
 
 
 def _parse(envelope: bytes) -> Envelope:
-    from marketplace._securesystemslib import Envelope
+    from securesystemslib.dsse import Envelope
 
     if len(envelope) > MAX_ENVELOPE_BYTES:
         raise PackageTooLarge(
@@ -196,7 +198,7 @@ def _parse(envelope: bytes) -> Envelope:
 
 def _verify(envelope: Envelope, keys: Mapping[str, SSlibKey], threshold: int) -> tuple[str, ...]:
     """The ids of the keys that really signed, at least ``threshold`` different ones."""
-    from marketplace._securesystemslib import UnverifiedSignatureError, VerificationError
+    from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 
     known = {i: s for i, s in envelope.signatures.items() if i in keys}
     if not known:

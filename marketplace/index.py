@@ -1,0 +1,122 @@
+"""A plugin's index: everything a platform must know of its releases, one TUF target per plugin.
+
+``plugins/<publisher>/<name>.json`` lists each release with its digest, size, minimum kernel,
+manifest, signature and yank. Packages themselves are not targets: they are fetched by the digest
+that the index gives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kernel.errors import NotFound
+from kernel.manifest import PluginManifest, manifest_from_dict
+from kernel.versions import parse_version
+from marketplace.errors import RegistryDamaged
+from marketplace.signing import canonical_json
+from plugin_sdk.services import MarketplaceEntry
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Yank:
+    """A release withdrawn from new installs: why, and when (ISO 8601, UTC)."""
+
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One published version. ``kernel`` is the range of hook contracts it runs on."""
+
+    version: str
+    digest: str
+    size: int
+    kernel: str
+    published: str
+    yanked: Yank | None
+    manifest: Mapping[str, Any]
+    envelope: Mapping[str, Any]
+
+    def parsed_manifest(self) -> PluginManifest:
+        """The manifest as a typed value. Raises ManifestError if this kernel cannot read it."""
+        return manifest_from_dict(self.manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """All releases of one plugin, newest version first."""
+
+    plugin: str
+    releases: tuple[Release, ...]
+
+    def find(self, version: str) -> Release | None:
+        """The release of that version, yanked or not."""
+        return next((r for r in self.releases if r.version == version), None)
+
+    def installable(self) -> tuple[Release, ...]:
+        """Releases that are not yanked, newest first."""
+        return tuple(r for r in self.releases if r.yanked is None)
+
+    def to_bytes(self) -> bytes:
+        """The document, canonical."""
+        return canonical_json({"format": FORMAT, "plugin": self.plugin, "releases": [asdict(r) for r in self.releases]})
+
+
+def index_path(plugin: str) -> str:
+    """Where the index of ``plugin`` is among the TUF targets."""
+    return f"plugins/{plugin}.json"
+
+
+def make_index(plugin: str, releases: list[Release]) -> Index:
+    """The index of ``releases``, put in order."""
+    return Index(plugin, tuple(sorted(releases, key=lambda r: parse_version(r.version), reverse=True)))
+
+
+def read_index(document: bytes) -> Index:
+    """The index in a verified document. Raises RegistryDamaged if a newer marketplace wrote it."""
+    try:
+        body = json.loads(document)
+        if body["format"] != FORMAT:
+            raise ValueError(f"format {body['format']}")
+        releases = tuple(
+            Release(**{**r, "yanked": Yank(**r["yanked"]) if r["yanked"] else None}) for r in body["releases"]
+        )
+        return Index(str(body["plugin"]), releases)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RegistryDamaged(
+            f"A plugin's index cannot be read: {error}.",
+            expected=f"format {FORMAT}",
+            fix="Update this platform: the marketplace may be newer.",
+        ) from error
+
+
+def entry_of(index: Index) -> MarketplaceEntry:
+    """What search and info show: the newest stable release that is not yanked. Raises NotFound if none is left."""
+    releases = index.installable()
+    if not releases:
+        raise NotFound(f"Every release of {index.plugin} has been withdrawn.", plugin=index.plugin)
+    stable = [r for r in releases if not parse_version(r.version).prerelease]
+    latest = (stable or list(releases))[0]
+    manifest = latest.parsed_manifest()
+    return MarketplaceEntry(
+        id=index.plugin,
+        name=manifest.name,
+        summary=manifest.summary,
+        latest=latest.version,
+        versions=tuple(r.version for r in releases),
+        license=manifest.license,
+        publisher=manifest.publisher,
+        keywords=manifest.keywords,
+        capabilities=tuple(manifest.capabilities.asked()),
+    )
+
+
+def manifest_document(manifest: PluginManifest) -> dict[str, Any]:
+    """The manifest as the index keeps it: plain data, defaults left out."""
+    return manifest.model_dump(mode="json", exclude_defaults=True)

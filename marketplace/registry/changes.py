@@ -1,0 +1,195 @@
+"""What can change in a registry, each applied inside a transaction: checked first, then written.
+
+A change names what it touched; the caller renders the touched documents and signs the metadata in
+the same transaction, so a change is visible with its signatures or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from kernel.errors import NotFound
+from marketplace.errors import NamespaceTaken, VersionTaken
+from marketplace.index import Index, Release, Yank, entry_of, make_index, manifest_document
+from marketplace.namespaces import KeySet
+from marketplace.package import Package
+from marketplace.registry.receipts import NamespaceRecord, Receipt
+from marketplace.registry.search import update_search
+from marketplace.registry.tables import namespaces, releases
+
+
+@dataclass(slots=True)
+class Touched:
+    """What a batch of changes touched: new namespaces' documents, and plugins with their README."""
+
+    namespaces: dict[str, bytes] = field(default_factory=dict)
+    plugins: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A release whose receipt is written once the snapshot's version is known."""
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterNamespace:
+    """Bind a namespace to the keys of a key set. Asked again with the same keys, it changes nothing."""
+
+    key_set: KeySet
+
+    def apply(self, connection: sa.Connection, now: str, touched: Touched) -> NamespaceRecord:
+        """Raises NamespaceTaken if the namespace has other keys."""
+        publisher = self.key_set.publisher
+        row = connection.execute(sa.select(namespaces).where(namespaces.c.publisher == publisher)).one_or_none()
+        if row is not None and row.document != self.key_set.document:
+            raise NamespaceTaken(
+                f"The namespace {publisher} is bound to other keys.",
+                found=publisher,
+                fix="Publish under a namespace of your own, or sign with the key that this one is bound to.",
+            )
+        if row is None:
+            values = {"publisher": publisher, "version": self.key_set.version, "document": self.key_set.document}
+            connection.execute(sa.insert(namespaces).values(**values, registered=now))
+            touched.namespaces[publisher] = self.key_set.document
+        registered = now if row is None else str(row.registered)
+        return NamespaceRecord(
+            publisher, self.key_set.version, self.key_set.threshold, tuple(self.key_set.keys), registered
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Add a release whose package and signature have been checked and whose blob is stored."""
+
+    package: Package
+    envelope: bytes
+
+    def apply(self, connection: sa.Connection, now: str, touched: Touched) -> Receipt | Pending:
+        """The stored receipt if this very release is there; raises VersionTaken if another one is."""
+        manifest = self.package.manifest
+        found = find_receipt(connection, manifest.id, manifest.version, self.package.digest)
+        if found is not None:
+            return found
+        connection.execute(
+            sa.insert(releases).values(
+                plugin=manifest.id,
+                version=manifest.version,
+                digest=self.package.digest,
+                size=len(self.package.data),
+                kernel=manifest.requires.kernel,
+                published=now,
+                manifest=manifest_document(manifest),
+                envelope=json.loads(self.envelope),
+            )
+        )
+        touched.plugins[manifest.id] = self.package.readme
+        return Pending(_receipt_values(manifest.id, manifest.version, self.package, now))
+
+
+@dataclass(frozen=True, slots=True)
+class YankRelease:
+    """Withdraw a release from new installs. It stays where it is for those who run it."""
+
+    plugin: str
+    version: str
+    digest: str
+    reason: str
+
+    def apply(self, connection: sa.Connection, now: str, touched: Touched) -> Receipt | Pending:
+        """The stored receipt if it is withdrawn already; raises NotFound if there is no such release."""
+        row = _release_row(connection, self.plugin, self.version)
+        if row is None or row.digest != self.digest:
+            raise NotFound(f"There is no release {self.plugin} {self.version} with this digest.", plugin=self.plugin)
+        if row.yank_receipt is not None:
+            return Receipt(**row.yank_receipt)
+        key = (releases.c.plugin == self.plugin) & (releases.c.version == self.version)
+        connection.execute(sa.update(releases).where(key).values(yank={"reason": self.reason, "at": now}))
+        touched.plugins.setdefault(self.plugin, None)
+        return Pending(
+            {
+                "plugin": self.plugin,
+                "version": self.version,
+                "digest": self.digest,
+                "size": row.size,
+                "state": "yanked",
+                "published": row.published,
+            }
+        )
+
+
+Change = RegisterNamespace | Publish | YankRelease
+
+
+def find_receipt(connection: sa.Connection, plugin: str, version: str, digest: str) -> Receipt | None:
+    """The receipt of a release that is there already. Raises VersionTaken if it has other bytes."""
+    row = _release_row(connection, plugin, version)
+    if row is None:
+        return None
+    if row.digest != digest:
+        raise VersionTaken(
+            f"{plugin} {version} was published already, with other bytes.",
+            plugin=plugin,
+            expected=f"sha256 {row.digest}",
+            found=f"sha256 {digest}",
+            fix="Published versions never change. Raise the version in plugin.toml and sign again.",
+        )
+    return Receipt(**row.receipt)
+
+
+def save_receipt(connection: sa.Connection, receipt: Receipt) -> None:
+    """Keep a receipt beside its release."""
+    key = (releases.c.plugin == receipt.plugin) & (releases.c.version == receipt.version)
+    column = "receipt" if receipt.state == "live" else "yank_receipt"
+    connection.execute(sa.update(releases).where(key).values({column: receipt.to_dict()}))
+
+
+def render(connection: sa.Connection, plugin: str, readme: str | None) -> Index:
+    """The index document of a plugin from its rows, and search brought up to date with it."""
+    index = load_index(connection, plugin)
+    update_search(connection, plugin, entry_of(index) if index.installable() else None, readme)
+    return index
+
+
+def load_index(connection: sa.Connection, plugin: str) -> Index:
+    """All releases of a plugin (none if there is no such plugin)."""
+    rows = connection.execute(sa.select(releases).where(releases.c.plugin == plugin))
+    return make_index(
+        plugin,
+        [
+            Release(
+                version=row.version,
+                digest=row.digest,
+                size=row.size,
+                kernel=row.kernel,
+                published=row.published,
+                yanked=Yank(**row.yank) if row.yank else None,
+                manifest=row.manifest,
+                envelope=row.envelope,
+            )
+            for row in rows
+        ],
+    )
+
+
+def _release_row(connection: sa.Connection, plugin: str, version: str) -> Any:
+    key = (releases.c.plugin == plugin) & (releases.c.version == version)
+    return connection.execute(sa.select(releases).where(key)).one_or_none()
+
+
+def _receipt_values(plugin: str, version: str, package: Package, now: str) -> dict[str, Any]:
+    size = len(package.data)
+    return {
+        "plugin": plugin,
+        "version": version,
+        "digest": package.digest,
+        "size": size,
+        "state": "live",
+        "published": now,
+    }

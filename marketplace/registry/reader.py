@@ -1,0 +1,91 @@
+"""The reading side of a registry: blocking, side-effect free, safe from several threads.
+
+It does not need the service to run: ``keelstone plugin verify`` opens it on the embedded
+marketplace's folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from kernel.errors import NotFound
+from marketplace.errors import NamespaceUnknown
+from marketplace.index import Index
+from marketplace.namespaces import KeySet, read_key_set
+from marketplace.registry.blobs import DIGEST, FolderBlobs
+from marketplace.registry.changes import load_index
+from marketplace.registry.metadata import MetadataRows, read_target
+from marketplace.registry.search import search
+from marketplace.registry.tables import FILE_NAME, Tables, namespaces, releases
+from marketplace.tuf_repository import read_metadata
+from plugin_sdk.services import MarketplaceEntry
+
+
+class RegistryReader:
+    """Reads one registry's folder."""
+
+    def __init__(self, tables: Tables, blobs: FolderBlobs) -> None:
+        self._tables, self._blobs = tables, blobs
+
+    @classmethod
+    def open(cls, folder: Path) -> RegistryReader | None:
+        """A reader of the registry in ``folder``, or None if there is none."""
+        if not (folder / FILE_NAME).exists():
+            return None
+        return cls(Tables(folder), FolderBlobs(folder / "packages"))
+
+    def close(self) -> None:
+        """Close the database."""
+        self._tables.close()
+
+    def metadata(self, name: str) -> bytes | None:
+        """TUF metadata by its served name, e.g. ``timestamp.json`` or ``7.bins-3a2.json``."""
+        with self._tables.read() as connection:
+            return read_metadata(name, MetadataRows(connection, 0).read)
+
+    def target(self, file: str) -> bytes | None:
+        """A target document by its served name, ``plugins/acme/<sha256>.guard.json``."""
+        with self._tables.read() as connection:
+            return read_target(connection, file)
+
+    def package_path(self, digest: str) -> Path | None:
+        """The file of a published package: None unless a release names the digest."""
+        if not DIGEST.match(digest):
+            return None
+        with self._tables.read() as connection:
+            known = connection.execute(sa.select(releases.c.digest).where(releases.c.digest == digest)).scalar()
+        path = self._blobs.path(digest)
+        return path if known and path.exists() else None
+
+    def search(self, query: str, limit: int = 20) -> list[MarketplaceEntry]:
+        """The best entries for a query."""
+        with self._tables.read() as connection:
+            return search(connection, query[:200], max(1, min(limit, 100)))
+
+    def index(self, plugin: str) -> Index:
+        """All releases of a plugin. Raises NotFound."""
+        with self._tables.read() as connection:
+            found = load_index(connection, plugin)
+        if not found.releases:
+            raise NotFound(
+                f"There is no plugin {plugin} in this marketplace.",
+                plugin=plugin,
+                fix="See `keelstone marketplace search`.",
+            )
+        return found
+
+    def key_set(self, publisher: str) -> KeySet:
+        """The keys of a namespace. Raises NamespaceUnknown."""
+        with self._tables.read() as connection:
+            document = connection.execute(
+                sa.select(namespaces.c.document).where(namespaces.c.publisher == publisher)
+            ).scalar()
+        if document is None:
+            raise NamespaceUnknown(
+                f"The namespace {publisher} is not registered in this marketplace.",
+                found=publisher,
+                fix="`keelstone plugin publish` registers it with your key.",
+            )
+        return read_key_set(document)

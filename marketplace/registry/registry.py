@@ -1,0 +1,302 @@
+"""The registry: takes releases in, keeps them, signs what it has, and never shows half a publish.
+
+The order of writes is what makes that so. A package's blob is stored first, under its digest, where
+nothing points to it. Then one transaction adds the release, renders the documents that changed and
+signs bins, snapshot and timestamp. Killed before the commit, the registry is as it was (an orphan
+blob is swept later); killed after it, the release is live, and asking again gives the same receipt.
+
+Changes that arrive while a commit is under way are committed together by the next one: publishing
+under load costs one signature per touched bin and one snapshot per commit, not per release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from kernel.ports import Clock
+from marketplace.errors import NamespacesClosed, SignatureInvalid, SignatureMissing, SignerUnknown
+from marketplace.index import index_path
+from marketplace.namespaces import read_key_set, target_path
+from marketplace.package import DEFAULT_MAX_BYTES, Package, read_package
+from marketplace.registry.blobs import FolderBlobs
+from marketplace.registry.changes import (
+    Change,
+    Pending,
+    Publish,
+    RegisterNamespace,
+    Touched,
+    YankRelease,
+    find_receipt,
+    render,
+    save_receipt,
+)
+from marketplace.registry.metadata import MetadataRows
+from marketplace.registry.reader import RegistryReader
+from marketplace.registry.receipts import KEYS_TARGET, NamespaceRecord, Receipt, keys_document, sign_receipt
+from marketplace.registry.tables import Tables, releases
+from marketplace.signing import YANK, open_statement, peek_statement, verify_release
+from marketplace.tuf_repository import Lifetimes, Renewal, RepositoryKeys, TufRepository
+from marketplace.validator import ComponentInspector, Validator
+
+MAX_BATCH = 256
+ROOT_FILE = "root.json"
+RENEW_SECONDS = 3_600.0
+OnStep = Callable[[str], None]
+Outcome = Receipt | NamespaceRecord | Exception
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
+        return time.time()
+
+
+class Registry:
+    """One marketplace's registry in one folder. Make it with :meth:`open`, end it with :meth:`close`.
+
+    Use it from one event loop; several processes may open the same folder.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        blobs: FolderBlobs,
+        keys: RepositoryKeys,
+        repository: TufRepository,
+        validator: Validator,
+        clock: Clock,
+        *,
+        max_package_bytes: int,
+        open_namespaces: bool,
+        on_step: OnStep,
+    ) -> None:
+        self.reader = RegistryReader(tables, blobs)
+        self.max_package_bytes = max_package_bytes
+        self._tables, self._blobs, self._keys, self._repository = tables, blobs, keys, repository
+        self._validator, self._clock, self._on_step = validator, clock, on_step
+        self._open_namespaces = open_namespaces
+        self._waiting: list[tuple[Change, asyncio.Future[Outcome]]] = []
+        self._committer: asyncio.Task[None] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        max_package_bytes: int = DEFAULT_MAX_BYTES,
+        inspect_component: ComponentInspector | None = None,
+        open_namespaces: bool = True,
+        clock: Clock | None = None,
+        lifetimes: Lifetimes | None = None,
+        on_step: OnStep = lambda step: None,
+    ) -> Registry:
+        """Open the registry in ``folder``, making it (with its keys) at first, and finish what a kill left.
+
+        ``inspect_component`` looks inside components (the sandbox can); ``open_namespaces`` lets
+        strangers register namespaces; ``on_step`` is told of each durable step of a change. Blocks
+        for some 100 ms at first. Raises RegistryDamaged, KeyMissing, KeyUnusable or MetadataExpired.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        clock = clock or SystemClock()
+        tables, keys = Tables(folder), RepositoryKeys(folder / "keys")
+        registry = cls(
+            tables,
+            FolderBlobs(folder / "packages"),
+            keys,
+            TufRepository(keys, clock, lifetimes),
+            Validator(inspect_component),
+            clock,
+            max_package_bytes=max_package_bytes,
+            open_namespaces=open_namespaces,
+            on_step=on_step,
+        )
+        try:
+            registry._prepare(folder)
+        except BaseException:
+            tables.close()
+            raise
+        return registry
+
+    def _prepare(self, folder: Path) -> None:
+        self._tables.create()
+        with self._tables.write() as connection:
+            rows = MetadataRows(connection, self._clock.now())
+            if rows.read("timestamp.json") is None:
+                self._keys.create_missing()
+                self._repository.create(rows)
+                self._repository.commit(rows, {KEYS_TARGET: keys_document(self._keys.online("receipts"))})
+                self._on_step("created")
+            else:
+                self._repository.renew(rows)
+                rows.prune()
+            kept = set(connection.execute(releases.select().with_only_columns(releases.c.digest)).scalars())
+        self._blobs.sweep(kept)
+        root = folder / ROOT_FILE
+        if not root.exists():
+            root.write_bytes(self.trusted_root)
+
+    @property
+    def trusted_root(self) -> bytes:
+        """The first root metadata, from which clients follow every later one. Pin it."""
+        return cast(bytes, self.reader.metadata("1.root.json"))
+
+    async def close(self) -> None:
+        """Finish the commit under way and close the database."""
+        if self._committer is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._committer
+        self._tables.close()
+
+    # -------------------------------------------------------------------------- changes
+
+    async def register_namespace(self, document: bytes, *, by_operator: bool = False) -> NamespaceRecord:
+        """Bind a namespace to the keys in a signed key set (``namespaces.make_key_set``).
+
+        First come, first served, with proof of possession. Raises NamespaceTaken, NamespacesClosed
+        (unless ``by_operator``), ValidationFailed or a signature error.
+        """
+        if not self._open_namespaces and not by_operator:
+            raise NamespacesClosed(
+                "This marketplace does not register namespaces for everybody.",
+                fix="Ask its operator to register yours.",
+            )
+        key_set = await asyncio.to_thread(read_key_set, document)
+        return cast(NamespaceRecord, await self._commit(RegisterNamespace(key_set)))
+
+    async def publish(self, package: bytes, envelope: bytes | None) -> Receipt:
+        """Take one release in; it is installable when this returns. Idempotent by digest.
+
+        Raises what reading, verifying and validating a package raise, NamespaceUnknown, and
+        VersionTaken if the version exists with other bytes.
+        """
+        examined, known = await asyncio.to_thread(self._examine, package, envelope)
+        self._on_step("examined")
+        await self._blobs.put(package)
+        self._on_step("blob-stored")
+        if known is not None:
+            return known
+        return cast(Receipt, await self._commit(Publish(examined, cast(bytes, envelope))))
+
+    async def yank(self, envelope: bytes) -> Receipt:
+        """Withdraw a release, by a statement of its publisher (``signing.YANK``).
+
+        Raises NotFound, NamespaceUnknown or a signature error.
+        """
+        change = await asyncio.to_thread(self._examine_yank, envelope)
+        return cast(Receipt, await self._commit(change))
+
+    async def renew(self) -> Renewal:
+        """Sign anew what is about to expire, and forget what nobody asks for any more."""
+        return await asyncio.to_thread(self._renew)
+
+    async def keep_fresh(self, report: Callable[[str], None] = lambda warning: None) -> None:
+        """Renew every hour until cancelled; warnings (offline keys needed soon) go to ``report``."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            for warning in (await self.renew()).warnings:
+                report(warning)
+
+    # -------------------------------------------------------------------------- examination
+
+    def _examine(self, data: bytes, envelope: bytes | None) -> tuple[Package, Receipt | None]:
+        """The package if everything about it is right, and its receipt if it is here already."""
+        package = read_package(data, max_bytes=self.max_package_bytes)
+        manifest = package.manifest
+        if not envelope:
+            verify_release(package, None, {})
+        key_set = self.reader.key_set(manifest.publisher)
+        verify_release(package, envelope, key_set.keys, key_set.threshold)
+        with self._tables.read() as connection:
+            known = find_receipt(connection, manifest.id, manifest.version, package.digest)
+        if known is None:
+            self._validator.check(package)
+        return package, known
+
+    def _examine_yank(self, envelope: bytes) -> YankRelease:
+        claimed = peek_statement(envelope, YANK).predicate
+        publisher = str(claimed.get("plugin", "")).partition("/")[0]
+        key_set = self.reader.key_set(publisher)
+        try:
+            statement = open_statement(envelope, YANK, key_set.keys, key_set.threshold)
+            said = statement.predicate
+            (digest,) = statement.subjects.values()
+            return YankRelease(str(said["plugin"]), str(said["version"]), digest, str(said["reason"])[:500])
+        except (KeyError, ValueError) as error:
+            raise SignatureInvalid(
+                "The statement does not say which release is withdrawn, and why.",
+                expected="plugin, version and reason, about one package",
+            ) from error
+        except (SignatureInvalid, SignatureMissing, SignerUnknown) as error:
+            error.plugin = str(claimed.get("plugin"))
+            raise
+
+    # -------------------------------------------------------------------------- group commit
+
+    async def _commit(self, change: Change) -> Outcome:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
+        self._waiting.append((change, future))
+        if self._committer is None or self._committer.done():
+            self._committer = loop.create_task(self._drain())
+        outcome = await future
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def _drain(self) -> None:
+        """Commit what is waiting, batch by batch. A task of its own: a caller who leaves takes nobody along."""
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            outcomes: list[Outcome]
+            try:
+                outcomes = await asyncio.to_thread(self._apply, [change for change, _ in batch])
+            except Exception as error:
+                outcomes = [error] * len(batch)
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                if not future.done():
+                    future.set_result(outcome)
+
+    def _apply(self, changes: list[Change]) -> list[Outcome]:
+        """One transaction for all ``changes``; one that is refused leaves the others alone."""
+        now = self._clock.now()
+        moment = datetime.fromtimestamp(int(now), UTC).isoformat().replace("+00:00", "Z")
+        touched, outcomes = Touched(), list[Outcome | Pending]()
+        with self._tables.write() as connection:
+            self._on_step("transaction-begun")
+            for change in changes:
+                try:
+                    with connection.begin_nested():
+                        outcomes.append(change.apply(connection, moment, touched))
+                except Exception as error:
+                    outcomes.append(error)
+            self._on_step("changes-written")
+            documents = {target_path(name): document for name, document in touched.namespaces.items()}
+            for plugin, readme in touched.plugins.items():
+                documents[index_path(plugin)] = render(connection, plugin, readme).to_bytes()
+            self._on_step("documents-rendered")
+            if documents:
+                snapshot = self._repository.commit(MetadataRows(connection, now), documents)
+                self._on_step("metadata-signed")
+                for at, outcome in enumerate(outcomes):
+                    if isinstance(outcome, Pending):
+                        receipt = sign_receipt(self._keys.online("receipts"), {**outcome.values, "snapshot": snapshot})
+                        save_receipt(connection, receipt)
+                        outcomes[at] = receipt
+            self._on_step("committing")
+        self._on_step("committed")
+        return cast("list[Outcome]", outcomes)
+
+    def _renew(self) -> Renewal:
+        with self._tables.write() as connection:
+            rows = MetadataRows(connection, self._clock.now())
+            renewal = self._repository.renew(rows)
+            rows.prune()
+        return renewal

@@ -1,0 +1,146 @@
+"""Search: SQLite FTS5 finds candidates, a small documented score puts them in order.
+
+1. Words in title and keywords, then words anywhere (Porter stems, the last word also as a prefix),
+   at most ``CANDIDATES`` of each: very common terms would otherwise cost time in proportion to the
+   whole catalogue.
+2. Score: each query word counts for the best field it is in (``WEIGHTS``), and a title or id that
+   is exactly the query counts most. Ties are in order of the id.
+3. If that gives too few, titles with similar trigrams follow (typos, parts of words), most similar
+   first, from a Dice coefficient of ``SIMILAR``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from marketplace.registry.tables import plugins
+from plugin_sdk.services import MarketplaceEntry
+
+CANDIDATES = 300
+MAX_WORDS = 8
+SIMILAR = 0.4
+EXACT = 20.0
+WEIGHTS = {"title": 8.0, "title-prefix": 5.0, "keywords": 4.0, "summary": 2.0, "body": 1.0}
+_WORD = re.compile(r"[^\W_]+")
+
+
+def update_search(connection: sa.Connection, plugin: str, entry: MarketplaceEntry | None, body: str | None) -> None:
+    """Make ``entry`` what search shows of ``plugin``; None takes it out. ``body`` None keeps the text."""
+    row = connection.execute(sa.select(plugins.c.id).where(plugins.c.plugin == plugin)).scalar()
+    stored = asdict(entry) if entry else None
+    if row is None:
+        row = connection.execute(
+            sa.insert(plugins).values(plugin=plugin, entry=stored).returning(plugins.c.id)
+        ).scalar_one()
+    else:
+        connection.execute(sa.update(plugins).where(plugins.c.id == row).values(entry=stored))
+    old = connection.exec_driver_sql("SELECT body FROM plugin_text WHERE rowid = ?", (row,)).scalar()
+    for table in ("plugin_text", "plugin_trigrams"):
+        connection.exec_driver_sql(f"DELETE FROM {table} WHERE rowid = ?", (row,))  # noqa: S608 - two fixed names
+    if entry is None:
+        return
+    title = f"{entry.name} {entry.id.replace('/', ' ').replace('-', ' ')}"
+    connection.exec_driver_sql(
+        "INSERT INTO plugin_text(rowid, title, keywords, summary, body) VALUES (?, ?, ?, ?, ?)",
+        (row, title, " ".join(entry.keywords), entry.summary, old if body is None else body),
+    )
+    connection.exec_driver_sql("INSERT INTO plugin_trigrams(rowid, title) VALUES (?, ?)", (row, title.lower()))
+
+
+def search(connection: sa.Connection, query: str, limit: int) -> list[MarketplaceEntry]:
+    """The best ``limit`` entries for ``query``; without words, the most recently added ones."""
+    words = _words(query)[:MAX_WORDS]
+    if not words:
+        newest = sa.select(plugins.c.id).where(plugins.c.entry.is_not(None)).order_by(plugins.c.id.desc()).limit(limit)
+        return _entries(connection, list(connection.execute(newest).scalars()))
+    match = " ".join([*(f'"{word}"' for word in words[:-1]), f'"{words[-1]}"*'])
+    found = dict.fromkeys(_match(connection, "plugin_text", "{title keywords} : (" + match + ")"))
+    if len(found) < CANDIDATES:
+        found.update(dict.fromkeys(_match(connection, "plugin_text", match)))
+    ranked = _rank(connection, words, list(found))[:limit]
+    if len(ranked) < limit:
+        ranked += [row for row in _similar(connection, words) if row not in found][: limit - len(ranked)]
+    return _entries(connection, ranked)
+
+
+def _match(connection: sa.Connection, table: str, expression: str) -> list[int]:
+    statement = f"SELECT rowid FROM {table} WHERE {table} MATCH ? LIMIT ?"  # noqa: S608 - two fixed names
+    return list(connection.exec_driver_sql(statement, (expression, CANDIDATES)).scalars())
+
+
+def _rank(connection: sa.Connection, words: Sequence[str], rows: Sequence[int]) -> list[int]:
+    scored = []
+    for row, plugin, title, keywords, summary in _texts(connection, rows):
+        fields = {"title": _words(title), "keywords": _words(keywords), "summary": _words(summary)}
+        score = sum(_weight(word, fields) for word in words)
+        if list(words) == fields["title"][: len(words)] or " ".join(words) in (plugin, plugin.replace("/", " ")):
+            score += EXACT
+        scored.append((-score, plugin, row))
+    return [row for _, _, row in sorted(scored)]
+
+
+def _weight(word: str, fields: dict[str, list[str]]) -> float:
+    if word in fields["title"]:
+        return WEIGHTS["title"]
+    if any(other.startswith(word) for other in fields["title"]):
+        return WEIGHTS["title-prefix"]
+    for name in ("keywords", "summary"):
+        if any(other.startswith(word) for other in fields[name]):
+            return WEIGHTS[name]
+    return WEIGHTS["body"]
+
+
+def _similar(connection: sa.Connection, words: Sequence[str]) -> list[int]:
+    wanted = {gram for word in words for gram in _grams(word)}
+    if not wanted:
+        return []
+    rows = _match(connection, "plugin_trigrams", " OR ".join(f'"{gram}"' for gram in sorted(wanted)))
+    scored = []
+    for row, plugin, title, _, _ in _texts(connection, rows):
+        titles = [set(_grams(word)) for word in _words(title)]
+        nearest = [max((_dice(set(_grams(word)), other) for other in titles), default=0.0) for word in words]
+        score = sum(nearest) / len(nearest)
+        if score >= SIMILAR:
+            scored.append((-score, plugin, row))
+    return [row for _, _, row in sorted(scored)]
+
+
+def _dice(left: set[str], right: set[str]) -> float:
+    return 2 * len(left & right) / (len(left) + len(right)) if left and right else 0.0
+
+
+def _grams(word: str) -> list[str]:
+    return [word[i : i + 3] for i in range(len(word) - 2)]
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _texts(connection: sa.Connection, rows: Sequence[int]) -> Iterable[tuple[int, str, str, str, str]]:
+    if not rows:
+        return []
+    marks = ",".join("?" * len(rows))
+    found: Any = connection.exec_driver_sql(
+        "SELECT p.id, p.plugin, t.title, t.keywords, t.summary FROM plugins p "  # noqa: S608 - question marks only
+        f"JOIN plugin_text t ON t.rowid = p.id WHERE p.id IN ({marks})",
+        tuple(rows),
+    )
+    return [tuple(row) for row in found]
+
+
+def _entries(connection: sa.Connection, rows: Sequence[int]) -> list[MarketplaceEntry]:
+    found = connection.execute(sa.select(plugins.c.id, plugins.c.entry).where(plugins.c.id.in_(rows)))
+    by_row = {row.id: entry_from(row.entry) for row in found if row.entry is not None}
+    return [by_row[row] for row in rows if row in by_row]
+
+
+def entry_from(stored: dict[str, Any]) -> MarketplaceEntry:
+    """The entry in plain data (JSON has lists where the entry has tuples)."""
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return MarketplaceEntry(**plain)

@@ -1,0 +1,130 @@
+"""The registry's own database: one SQLite file, opened for many readers and one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from marketplace.errors import RegistryDamaged
+
+SCHEMA_VERSION = 1
+FILE_NAME = "registry.db"
+schema = sa.MetaData()
+
+tuf_metadata = sa.Table(
+    "tuf_metadata",
+    schema,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
+    sa.Column("superseded", sa.Float, nullable=True, index=True),
+)
+
+tuf_targets = sa.Table(
+    "tuf_targets",
+    schema,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("superseded", sa.Float, nullable=True, index=True),
+)
+
+namespaces = sa.Table(
+    "namespaces",
+    schema,
+    sa.Column("publisher", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+    sa.Column("registered", sa.Text, nullable=False),
+)
+
+plugins = sa.Table(
+    "plugins",
+    schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("plugin", sa.Text, nullable=False, unique=True),
+    sa.Column("entry", sa.JSON(none_as_null=True), nullable=True),
+)
+
+releases = sa.Table(
+    "releases",
+    schema,
+    sa.Column("plugin", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False, unique=True),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("kernel", sa.Text, nullable=False),
+    sa.Column("published", sa.Text, nullable=False),
+    sa.Column("manifest", sa.JSON, nullable=False),
+    sa.Column("envelope", sa.JSON, nullable=False),
+    sa.Column("yank", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("receipt", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("yank_receipt", sa.JSON(none_as_null=True), nullable=True),
+)
+
+_SEARCH = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_text USING fts5("
+    "title, keywords, summary, body, tokenize = 'porter unicode61 remove_diacritics 2')",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_trigrams USING fts5(title, tokenize = 'trigram')",
+)
+
+
+class Tables:
+    """Transactions over the registry's database. Every write begins immediately (``FACTS``: SQLite's
+    busy timeout does not cover a read that becomes a write)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._engine = sa.create_engine(f"sqlite:///{folder / FILE_NAME}", pool_size=8, max_overflow=32)
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin)
+
+    def create(self) -> None:
+        """Make what is missing. Raises RegistryDamaged if a newer version wrote the file."""
+        with self.write() as connection:
+            found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if found > SCHEMA_VERSION:
+                raise RegistryDamaged(
+                    "The registry's database was written by a newer version.",
+                    expected=f"schema {SCHEMA_VERSION} or older",
+                    found=f"schema {found}",
+                    fix="Start the newer version, or restore a backup from before.",
+                )
+            schema.create_all(connection)
+            for statement in _SEARCH:
+                connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """One consistent view."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction, alone among writers of all processes; commits if the body ends well."""
+        with self._engine.connect().execution_options(keelstone_write=True) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def _prepare(connection: Any, record: Any) -> None:
+    # The driver must not begin transactions by itself: `_begin` does, with the right kind.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 15000", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get("keelstone_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
