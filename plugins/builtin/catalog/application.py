@@ -168,7 +168,9 @@ class TenantPlugins:
         present = await self.activation(context.tenant, plugin)
         release = await self.find(plugin, present.version)
         settled = configuration.settle(release.settings_schema, settings, plugin=plugin, tenant=context.tenant)
-        changed = sorted(k for k in settled.keys() | present.settings.keys() if settled.get(k) != present.settings.get(k))
+        changed = sorted(
+            k for k in settled.keys() | present.settings.keys() if settled.get(k) != present.settings.get(k)
+        )
         return await self._change(
             context,
             plugin,
@@ -224,9 +226,7 @@ class TenantPlugins:
         async with self._database.write(context.tenant, context) as transaction:
             present = await self._repository.activation(transaction, plugin)
             if present is None:
-                raise NotFound(
-                    f"{plugin} has never been active in this tenant.", plugin=plugin, tenant=context.tenant
-                )
+                raise NotFound(f"{plugin} has never been active in this tenant.", plugin=plugin, tenant=context.tenant)
             after = self._stamp(context, change(present))
             await self._repository.put_activation(transaction, after)
             self._emit(transaction, plugin, event(after))

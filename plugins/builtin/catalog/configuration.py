@@ -11,9 +11,7 @@ from jsonschema import Draft202012Validator
 from plugin_sdk import ValidationFailed
 
 
-def settle(
-    schema: Mapping[str, Any] | None, given: Mapping[str, Any], *, plugin: str, tenant: str
-) -> dict[str, Any]:
+def settle(schema: Mapping[str, Any] | None, given: Mapping[str, Any], *, plugin: str, tenant: str) -> dict[str, Any]:
     """``given`` with the schema's defaults. Raises ValidationFailed with every problem."""
     if schema is None:
         if given:

@@ -201,6 +201,4 @@ def check_uninstallable(plugin: str, version: str, users: Mapping[str, int], dep
             fix="Disable it there first.",
         )
     if dependants:
-        raise Conflict(
-            f"{plugin} is required by {', '.join(dependants)}.", plugin=plugin, fix="Uninstall those first."
-        )
+        raise Conflict(f"{plugin} is required by {', '.join(dependants)}.", plugin=plugin, fix="Uninstall those first.")

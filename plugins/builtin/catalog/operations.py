@@ -209,9 +209,7 @@ class Operations:
             moves.append(await self._move(context, tenant, present, target, "rollback"))
         return moves
 
-    async def _move(
-        self, context: Context, tenant: str, seen: Activation, target: Release, reason: str
-    ) -> Move:
+    async def _move(self, context: Context, tenant: str, seen: Activation, target: Release, reason: str) -> Move:
         work = replace(system_context(tenant, context.correlation_id), principal=context.principal)
         plugin, to = seen.plugin, target.manifest.version
         try:
@@ -220,9 +218,7 @@ class Operations:
                 if present is None or not present.running or present.version != seen.version:
                     return Move(tenant, seen.version, seen.version, "it was changed meanwhile")
                 after = domain.move(present, target.manifest)
-                settled = configuration.settle(
-                    target.settings_schema, present.settings, plugin=plugin, tenant=tenant
-                )
+                settled = configuration.settle(target.settings_schema, present.settings, plugin=plugin, tenant=tenant)
                 after = replace(after, settings=settled, changed_at=self._now(), changed_by=context.principal.id)
                 await self._repository.put_activation(transaction, after)
                 data = {"plugin": plugin, "from": present.version, "to": to, "reason": reason}
@@ -256,9 +252,7 @@ class Operations:
                 if purge:
                     await self._repository.delete_release(transaction, plugin, release.manifest.version)
                 else:
-                    await self._repository.put_release(
-                        transaction, replace(release, state=ReleaseState.UNINSTALLED)
-                    )
+                    await self._repository.put_release(transaction, replace(release, state=ReleaseState.UNINSTALLED))
                 gone = NewEvent("plugin.uninstalled", {"plugin": plugin, "version": release.manifest.version})
                 transaction.emit(f"release:{plugin}", gone, tenant=PLATFORM_TENANT)
             if purge:

@@ -1,0 +1,62 @@
+"""Catalog: the plugin service. Wiring."""
+
+from __future__ import annotations
+
+from plugin_sdk import GraphQL, PluginContext, Routes, hookimpl
+from plugin_sdk.data import Schema
+from plugin_sdk.services import ActivationControl, BlobStore, Database, KvStore, Marketplace
+from plugins.builtin.catalog import graphql
+from plugins.builtin.catalog.application import TenantPlugins
+from plugins.builtin.catalog.infrastructure import SCHEMA, SqlCatalog
+from plugins.builtin.catalog.ledger import ExecutionLedger
+from plugins.builtin.catalog.operations import Operations
+from plugins.builtin.catalog.rest import activations_router, plugins_router
+
+
+class CatalogPlugin:
+    """Hook implementations."""
+
+    def __init__(self, tenants: TenantPlugins, operations: Operations, ledger: ExecutionLedger) -> None:
+        self._tenants = tenants
+        self._operations = operations
+        self._ledger = ledger
+
+    @hookimpl
+    def contribute_tables(self) -> Schema:
+        return SCHEMA
+
+    @hookimpl
+    def contribute_routes(self) -> list[Routes]:
+        return [Routes(plugins_router(self._tenants, self._operations)), Routes(activations_router(self._tenants))]
+
+    @hookimpl
+    def contribute_graphql(self) -> GraphQL:
+        return graphql.types(self._tenants)
+
+    @hookimpl
+    def starting(self) -> None:
+        self._ledger.start()
+
+    @hookimpl
+    async def stopping(self) -> None:
+        await self._ledger.stop()
+
+
+def start(platform: PluginContext) -> CatalogPlugin:
+    """Wire the plugin; from now on activations come from it."""
+    services, repository = platform.services, SqlCatalog()
+    database, control = services.get(Database), services.get(ActivationControl)
+    tenants = TenantPlugins(database, repository, control, platform.hooks)
+    operations = Operations(
+        database,
+        repository,
+        control,
+        platform.hooks,
+        services.get(BlobStore),
+        services.get(KvStore),
+        lambda: services.get(Marketplace),
+    )
+    ledger = ExecutionLedger(database)
+    control.use(tenants)
+    control.watch_calls(ledger.note)
+    return CatalogPlugin(tenants, operations, ledger)
