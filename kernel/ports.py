@@ -194,6 +194,15 @@ class Bus(Protocol):
         ...
 
 
+@runtime_checkable
+class VolatileBus(Protocol):
+    """A bus that forgets when its process ends. What it has not handled must be published again."""
+
+    async def settled(self) -> None:
+        """Return once every message published so far has been handled by every group."""
+        ...
+
+
 # ---------------------------------------------------------------------------------- consumers
 
 
