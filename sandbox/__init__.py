@@ -1,0 +1,35 @@
+"""The WebAssembly host: runs strangers' plugins, each call in a fresh instance, deny by default."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kernel.ports import GuestRuntime, KvStore
+    from kernel.settings import Settings
+    from sandbox.hostcalls import EventSchemas
+    from sandbox.runtime import LogSink
+
+__all__ = ["open_runtime"]
+
+
+def open_runtime(
+    settings: Settings,
+    *,
+    kv: KvStore | None = None,
+    event_schema: EventSchemas | None = None,
+    log: LogSink | None = None,
+) -> GuestRuntime:
+    """The host, ready to prepare and call guests. Close it when done.
+
+    Artifacts live in ``settings.home / "artifacts"``. Without ``kv`` the host call answers
+    ``unavailable``. ``event_schema`` answers a type's registered JSON Schema; without it, or where it
+    answers None, the one in the guest's own manifest holds. ``log`` takes every line a guest writes.
+    """
+    # wasmtime is a large library: processes that never call a guest do not load it.
+    from sandbox.egress import Egress
+    from sandbox.hostcalls import HostServices
+    from sandbox.runtime import SandboxRuntime
+
+    services = HostServices(kv=kv, egress=Egress(settings.http_private_allow), event_schema=event_schema)
+    return SandboxRuntime(settings, settings.home / "artifacts", services, log)

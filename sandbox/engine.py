@@ -1,0 +1,154 @@
+"""The one WebAssembly engine of a process: pooled, copy-on-write, interruptible.
+
+The pooling allocator is missing from ``wasmtime.Config``, so it is set through the C API's symbols
+in ``wasmtime._ffi``; the package is therefore pinned to one exact version. wasmtime answers a
+contradictory configuration by aborting the process, so everything here is derived from three
+checked numbers and nothing else can be configured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from wasmtime import Config, Engine
+from wasmtime import _ffi as ffi
+
+from kernel.errors import ConfigurationError
+from kernel.settings import Settings
+from sandbox.policy import WASM_STACK_KB, max_memory_mb
+
+WASMTIME = "50.0.1"
+TICK_MS = 2
+"""Length of an epoch: deadlines are this exact, and a tick costs a few microseconds."""
+
+_RESERVATION = 4 << 30
+_GUARD = 32 << 20
+_KEEP_RESIDENT = 64 << 10
+_IDLE_SECONDS = 1.0
+
+# Bounds of one component: a CPython guest has about 10 core instances, 2 memories and 5 tables.
+CORE_INSTANCES = 48
+MEMORIES = 4
+TABLES = 24
+TABLE_ELEMENTS = 65_536
+_INSTANCE_BYTES = 2 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class EngineShape:
+    """What an operator decides of the engine: instances alive at once, MiB each, calls at once."""
+
+    slots: int
+    memory_mb: int
+    threads: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> EngineShape:
+        """The shape that the settings ask for."""
+        return cls(settings.sandbox_slots, max_memory_mb(settings), settings.sandbox_threads)
+
+
+def fingerprint() -> str:
+    """Sixteen hexadecimal digits that are equal where a compiled artifact may be shared."""
+    facts = (
+        WASMTIME, sys.platform, platform.machine(), _RESERVATION, _GUARD, WASM_STACK_KB, "epochs", "cow", "artifact-1",
+    )  # fmt: skip
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _config(shape: EngineShape) -> Config:
+    config = Config()
+    config.epoch_interruption = True
+    config.memory_reservation = _RESERVATION
+    config.memory_guard_size = _GUARD
+    config.memory_init_cow = True
+    config.max_wasm_stack = WASM_STACK_KB << 10
+    config.wasm_threads = False
+    config.wasm_memory64 = False
+    config.wasm_component_model = True
+    pool = ffi.wasmtime_pooling_allocation_config_new()
+    # Every call that the worker threads can have under way must find room, whatever its component:
+    # an exhausted pool would fail a call that did nothing wrong.
+    memories = max(shape.slots, shape.threads * MEMORIES)
+    for name, value in (
+        ("total_component_instances", max(shape.slots, shape.threads)),
+        ("total_core_instances", max(shape.slots, shape.threads) * CORE_INSTANCES),
+        ("total_memories", memories),
+        ("total_tables", max(shape.slots, shape.threads * TABLES)),
+        ("max_core_instances_per_component", CORE_INSTANCES),
+        ("max_memories_per_component", MEMORIES),
+        ("max_tables_per_component", TABLES),
+        ("max_core_instance_size", _INSTANCE_BYTES),
+        ("max_component_instance_size", _INSTANCE_BYTES),
+        ("max_memory_size", shape.memory_mb << 20),
+        ("table_elements", TABLE_ELEMENTS),
+        ("linear_memory_keep_resident", _KEEP_RESIDENT),
+        ("table_keep_resident", _KEEP_RESIDENT),
+        ("max_unused_warm_slots", memories),
+    ):
+        getattr(ffi, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
+    ffi.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)
+    ffi.wasmtime_pooling_allocation_config_delete(pool)
+    return config
+
+
+class SandboxEngine:
+    """The engine with its clock. Epochs advance only while calls are under way."""
+
+    def __init__(self, shape: EngineShape) -> None:
+        """Raises ConfigurationError if another wasmtime than the pinned one is installed."""
+        found = version("wasmtime")
+        if found != WASMTIME:
+            raise ConfigurationError(
+                "The sandbox speaks to wasmtime's C interface, which differs between versions.",
+                expected=f"wasmtime {WASMTIME}",
+                found=f"wasmtime {found}",
+                fix="Install from the lock file.",
+            )
+        self.shape = shape
+        self.engine = Engine(_config(shape))
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._needed_until = 0.0
+        self._closed = False
+        self._ticker = threading.Thread(target=self._tick, name="keelstone-epochs", daemon=True)
+        self._ticker.start()
+
+    def ticks(self, seconds: float) -> int:
+        """Epochs from now until ``seconds`` have passed; sees to it that the clock runs that long."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            if until > self._needed_until:
+                self._needed_until = until
+            if not self._wake.is_set():
+                self._wake.set()
+        return math.ceil(seconds * 1_000 / TICK_MS) + 1
+
+    def _tick(self) -> None:
+        increment, pointer = ffi.wasmtime_engine_increment_epoch, self.engine.ptr()
+        while not self._closed:
+            self._wake.wait()
+            increment(pointer)
+            time.sleep(TICK_MS / 1_000)
+            if time.monotonic() > self._needed_until + _IDLE_SECONDS:
+                with self._lock:
+                    if time.monotonic() > self._needed_until + _IDLE_SECONDS and not self._closed:
+                        self._wake.clear()
+
+    def interrupt_all(self) -> None:
+        """End every call that is under way, whatever its deadline (used at shutdown)."""
+        for _ in range(120_000 // TICK_MS):
+            ffi.wasmtime_engine_increment_epoch(self.engine.ptr())
+
+    def close(self) -> None:
+        """Stop the clock. No call may be under way."""
+        self._closed = True
+        self._wake.set()
+        self._ticker.join(timeout=5)

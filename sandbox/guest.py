@@ -1,0 +1,158 @@
+"""One prepared component, and one call of it: store, limits, deadline, instantiate, call, drop.
+
+This is the whole hot path, and it is synchronous: :class:`~sandbox.runtime.SandboxRuntime` runs it
+in a worker thread. A call reaches wasmtime through the C API directly, with what does not change
+between calls (linker, export index, types) looked up once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from typing import Any
+
+from wasmtime import _bindings as c
+from wasmtime import _ffi as ffi
+from wasmtime.component import Component
+
+from sandbox.abi import Value, string_of
+from sandbox.engine import CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES, SandboxEngine
+from sandbox.errors import BadComponent, GuestError, GuestOutputInvalid, GuestOutputTooLarge
+from sandbox.hostcalls import HostCalls
+from sandbox.linking import CurrentCall, Linked, host_table, link, take_message
+from sandbox.traps import explain
+
+_STRING = ffi.WASMTIME_COMPONENT_STRING.value
+_RESULT = ffi.WASMTIME_COMPONENT_RESULT.value
+_BYTES = ctypes.POINTER(ctypes.c_ubyte)
+_NO_FINALIZER = ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
+_Arguments = Value * 2
+_byref = ctypes.byref
+
+
+class Outcome:
+    """What a call came to: its answer, microseconds, and bytes of linear memory at its end."""
+
+    __slots__ = ("memory_bytes", "output", "wall_us")
+
+    def __init__(self, output: str, wall_us: int, memory_bytes: int) -> None:
+        self.output, self.wall_us, self.memory_bytes = output, wall_us, memory_bytes
+
+
+class Guest:
+    """A component ready to be called, from any number of threads at once."""
+
+    def __init__(self, component: Component, engine: SandboxEngine, memories: tuple[tuple[int, int], ...] = ()) -> None:
+        """``memories`` number its linear memories, as found and proven when it was compiled."""
+        self._engine = engine
+        self._component = component
+        self._current = CurrentCall()
+        self._linked = link(component, engine, host_table(), self._current)
+        export = component.get_export_index("handle")
+        if export is None:
+            raise BadComponent("The component does not export `handle`.", expected="handle", found="no such export")
+        self._export = export
+        self._memories = memories
+        self._pointers = (
+            engine.engine.ptr(), self._linked.linker.ptr(), component.ptr(), export.ptr(),
+        )  # fmt: skip
+
+    def run(self, hook: str, payload: str, host: HostCalls, seconds: float) -> Outcome:
+        """Call ``handle`` in a fresh instance. Raises one of the sandbox's errors, never a bare trap.
+
+        ``seconds`` bounds everything, the component's own start functions and host calls included.
+        The thread's stack must be larger than the engine's WebAssembly stack.
+        """
+        engine, linker, component, export = self._pointers
+        limits = host.limits
+        began = time.perf_counter_ns()
+        host.deadline = time.monotonic() + seconds
+        store = c._wasmtime_store_new(engine, None, _NO_FINALIZER)
+        self._current.call = host
+        memory = 0
+        try:
+            context = c._wasmtime_store_context(store)
+            c._wasmtime_store_limiter(store, limits.memory, TABLE_ELEMENTS, CORE_INSTANCES, TABLES, MEMORIES)
+            c._wasmtime_context_set_epoch_deadline(context, self._engine.ticks(seconds))
+            instance = ffi.wasmtime_component_instance_t()
+            error = c._wasmtime_component_linker_instantiate(linker, context, component, _byref(instance))
+            if error:
+                raise explain(take_message(error), host, began, 0)
+            function = ffi.wasmtime_component_func_t()
+            c._wasmtime_component_instance_get_func(_byref(instance), context, export, _byref(function))
+            result = Value()
+            # The arguments' bytes stay ours: wasmtime copies them into the guest.
+            texts = (hook.encode(), payload.encode())
+            arguments = _Arguments()
+            for argument, text in zip(arguments, texts, strict=True):
+                argument.kind = _STRING
+                vector = argument.of.string
+                vector.size = len(text)
+                vector.data = ctypes.cast(ctypes.c_char_p(text), _BYTES)
+            error = c._wasmtime_component_func_call(_byref(function), context, arguments, 2, _byref(result), 1)
+            memory = self._memory_in_use(instance.store_id, context)
+            if error:
+                raise explain(take_message(error), host, began, memory)
+            try:
+                output = self._answer(result, host)
+            finally:
+                c._wasmtime_component_val_delete(_byref(result))
+        finally:
+            self._current.call = None
+            c._wasmtime_store_delete(store)
+        return Outcome(output, (time.perf_counter_ns() - began) // 1_000, memory)
+
+    def _answer(self, result: Any, host: HostCalls) -> str:
+        call, limit = host.call, host.limits.output
+        if result.kind != _RESULT:
+            raise GuestOutputInvalid("The guest's answer is not a result.", plugin=call.plugin, hook=call.hook)
+        answer = result.of.result
+        text = answer.val.contents.of.string
+        if not answer.is_ok:
+            message = ctypes.string_at(text.data, min(text.size, 2_000)).decode("utf-8", "replace") if text.size else ""
+            raise GuestError(
+                f"The plugin reported a failure: {message or '(no message)'}",
+                plugin=call.plugin,
+                hook=call.hook,
+                tenant=call.context.tenant,
+                fix="The message is the plugin's own; its log may say more.",
+            )
+        if text.size > limit:
+            raise GuestOutputTooLarge(
+                "The plugin answered too much.",
+                plugin=call.plugin,
+                hook=call.hook,
+                tenant=call.context.tenant,
+                expected=f"at most {limit} bytes (limits.output_kb)",
+                found=f"{text.size} bytes",
+                fix="Answer less, or raise limits.output_kb in plugin.toml.",
+            )
+        return string_of(text)
+
+    def _memory_in_use(self, store_id: int, context: Any) -> int:
+        """Bytes of all linear memories, which never shrink: the call's peak.
+
+        The C API has no way from a component to its memories. A handle is (store, number of the
+        core instance, number of its memory); the numbers were proven when the component was
+        compiled, in that process, because a wrong one aborts (see sandbox.compile).
+        """
+        return sum(memory_bytes(context, store_id, core, index) for core, index in self._memories)
+
+
+def memory_bytes(context: Any, store_id: int, core: int, index: int) -> int:
+    """Size of one memory. The numbers must be right: wasmtime aborts the process at a wrong one."""
+    handle = ffi.wasmtime_memory_t()
+    handle._anon_1.store_id = store_id
+    setattr(handle._anon_1, "__private1", core)
+    setattr(handle, "__private2", index)
+    return int(c._wasmtime_memory_data_size(context, _byref(handle)))
+
+
+def instance_store(linked: Linked, context: Any, component: Component) -> int | None:
+    """Instantiate for a trial; the store's number, or None if the component cannot start so."""
+    instance = ffi.wasmtime_component_instance_t()
+    error = c._wasmtime_component_linker_instantiate(linked.linker.ptr(), context, component.ptr(), _byref(instance))
+    if error:
+        ffi.wasmtime_error_delete(error)
+        return None
+    return int(instance.store_id)

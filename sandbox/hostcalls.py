@@ -1,0 +1,330 @@
+"""Every host call of a guest, in one file to be reviewed as a whole. Deny by default.
+
+A capability that the tenant has not granted answers ``failure{code: "not-granted"}``: a guest may
+degrade gracefully, nothing traps. Writes and events are only collected here; the caller saves them
+together if the call succeeds. Functions run in the guest's thread; what is asynchronous runs on the
+event loop that made the call, and never for longer than the call's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import orjson
+
+from kernel.events import NewEvent
+from kernel.ports import Effects, GuestCall, KvStore, KvValue, LogLine
+from sandbox.abi import Err
+from sandbox.egress import Egress, EgressRefused, EgressRequest
+from sandbox.errors import GuestCancelled, GuestHostCallLimit
+from sandbox.policy import HOST_CALL_GRACE, MAX_KEY_CHARS, MAX_LISTED_KEYS, MAX_LOG_CHARS, WASI_CALLS, EffectiveLimits
+from sandbox.schemas import problem_with
+from sandbox.wasi import WasiCalls
+
+T = TypeVar("T")
+EventSchemas = Callable[[str], Mapping[str, Any] | None]
+"""The JSON Schema of an event type, or None if it is not registered."""
+
+_log = logging.getLogger("keelstone.sandbox")
+
+
+@dataclass(frozen=True, slots=True)
+class HostServices:
+    """What host calls reach outside."""
+
+    kv: KvStore | None = None
+    egress: Egress | None = None
+    event_schema: EventSchemas | None = None
+
+
+class Refused(Exception):
+    """A host call's failure, told to the guest."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+class HostCalls:
+    """The host as one call sees it, with what that call has used and wants saved."""
+
+    def __init__(
+        self,
+        call: GuestCall,
+        limits: EffectiveLimits,
+        services: HostServices,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.call = call
+        self.limits = limits
+        self.deadline = float("inf")
+        self.effects = Effects()
+        self.logs: list[LogLine] = []
+        self.stderr: list[str] = []
+        self.host_calls = 0
+        self.http_bytes = 0
+        self.stopped: BaseException | None = None
+        self.cancelled = threading.Event()
+        self._services = services
+        self._loop = loop
+        self._wasi = WasiCalls(self._stdio)
+        self._wasi_calls = 0
+        self._log_lines = 0
+        self._stored: dict[str, KvValue | None] = {}
+        self._kv_usage: tuple[int, int] | None = None
+
+    # ------------------------------------------------------------------ the door
+
+    def host(self, interface: str, function: str) -> Callable[..., Any]:
+        """The implementation of a function of ``keelstone:plugin``, behind the gate."""
+        run = _FUNCTIONS[interface, function]
+
+        def gated(*arguments: Any) -> Any:
+            try:
+                self._enter(interface)
+                return run(self, *arguments)
+            except Refused as refused:
+                return Err({"code": refused.code, "message": refused.message})
+
+        return gated
+
+    def wasi(self, name: str, function: str) -> Callable[..., Any]:
+        """The implementation of a WASI function that our small WASI has."""
+        self._wasi_calls += 1
+        if self._wasi_calls > WASI_CALLS:
+            raise self._too_many(WASI_CALLS, self._wasi_calls, "Call clocks, random and print less often.")
+        return self._wasi.function(name, function)
+
+    def _enter(self, interface: str) -> None:
+        self.host_calls += 1
+        if self.cancelled.is_set():
+            raise GuestCancelled("The call was given up while it ran.", plugin=self.call.plugin, hook=self.call.hook)
+        if self.host_calls > self.limits.host_calls + HOST_CALL_GRACE:
+            raise self._too_many(
+                self.limits.host_calls, self.host_calls, "Stop when a host call answers `limit`, or raise host_calls."
+            )
+        if self.host_calls > self.limits.host_calls:
+            raise Refused("limit", f"more than {self.limits.host_calls} host calls (limits.host_calls)")
+        if not self._granted(interface):
+            raise Refused("not-granted", f"this tenant has not granted {interface} to {self.call.plugin}")
+        if self.remaining() <= 0:
+            raise Refused("deadline", "the call's time is over")
+
+    def _granted(self, interface: str) -> bool:
+        asked = getattr(self.call.manifest.capabilities, interface, None)
+        return asked is not None and interface in self.call.grants
+
+    def _too_many(self, allowed: int, found: int, fix: str) -> GuestHostCallLimit:
+        return GuestHostCallLimit(
+            "The guest went on calling the host past its limit.",
+            plugin=self.call.plugin,
+            hook=self.call.hook,
+            tenant=self.call.context.tenant,
+            expected=f"at most {allowed}",
+            found=found,
+            fix=fix,
+        )
+
+    def remaining(self) -> float:
+        """Seconds until the call's deadline."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def _await(self, work: Coroutine[Any, Any, T], what: str) -> T:
+        if self._loop is None or self._loop.is_closed():
+            work.close()
+            raise Refused("unavailable", f"{what} cannot be reached")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout=self.remaining())
+        except TimeoutError:
+            future.cancel()
+            raise Refused("deadline", f"{what} did not answer within the call's time") from None
+        except concurrent.futures.CancelledError:
+            raise Refused("unavailable", f"{what} is shutting down") from None
+        except (Refused, EgressRefused):
+            raise
+        except Exception as error:
+            _log.warning("host call failed: %s for %s: %r", what, self.call.plugin, error)
+            raise Refused("unavailable", f"{what} failed") from error
+
+    # ------------------------------------------------------------------ log
+
+    def log_write(self, level: Any, message: str) -> None:
+        self._line(LogLine(level, message[:MAX_LOG_CHARS]))
+
+    def _stdio(self, is_error: bool, line: str) -> None:
+        if is_error:
+            self.stderr = [*self.stderr[-19:], line[:MAX_LOG_CHARS]]
+        if self._granted("log"):
+            self._line(LogLine("error" if is_error else "info", line[:MAX_LOG_CHARS]))
+
+    def _line(self, line: LogLine) -> None:
+        self._log_lines += 1
+        if self._log_lines <= self.limits.log_lines:
+            self.logs.append(line)
+        elif self._log_lines == self.limits.log_lines + 1:
+            self.logs.append(LogLine("warn", f"further lines dropped (limits.log_lines is {self.limits.log_lines})"))
+
+    # ------------------------------------------------------------------ config
+
+    def config_get(self, key: str) -> str | None:
+        value = self.call.settings.get(key)
+        return None if value is None else orjson.dumps(value).decode()
+
+    # ------------------------------------------------------------------ kv
+
+    def kv_get(self, key: str) -> str | None:
+        self._check_key(key)
+        if key in self.effects.kv_writes:
+            return self.effects.kv_writes[key]
+        found = self._load(key)
+        self.effects.kv_reads[key] = found.version if found else 0
+        return found.value if found else None
+
+    def kv_set(self, key: str, value: str) -> None:
+        self._check_key(key)
+        before = self._size(key)
+        after = len(key.encode()) + len(value.encode())
+        keys, used = self._usage()
+        keys, used = keys + (before == 0), used + after - before
+        if keys > self.limits.kv_keys:
+            raise Refused("limit", f"more than {self.limits.kv_keys} keys (limits.kv_keys)")
+        if used > self.limits.kv_bytes:
+            raise Refused("limit", f"more than {self.limits.kv_bytes >> 10} KiB of state (limits.kv_kb)")
+        self._kv_usage = keys, used
+        self.effects.kv_writes[key] = value
+
+    def kv_delete(self, key: str) -> None:
+        self._check_key(key)
+        before = self._size(key)
+        keys, used = self._usage()
+        self._kv_usage = keys - (before > 0), used - before
+        self.effects.kv_writes[key] = None
+
+    def kv_list_keys(self, prefix: str, limit: int) -> list[str]:
+        if prefix:
+            self._check_key(prefix)
+        limit = min(limit, MAX_LISTED_KEYS)
+        mine = {k: v for k, v in self.effects.kv_writes.items() if k.startswith(prefix)}
+        # Asking for as many more as this call has deleted keeps the answer full.
+        gone = sum(v is None for v in mine.values())
+        kv, tenant, plugin = self._kv()
+        stored = self._await(kv.list_keys(tenant, plugin, prefix, limit + gone), "the key-value store")
+        found = {k for k in stored if mine.get(k, "") is not None} | {k for k, v in mine.items() if v is not None}
+        return sorted(found)[:limit]
+
+    def _kv(self) -> tuple[KvStore, str, str]:
+        if self._services.kv is None:
+            raise Refused("unavailable", "there is no key-value store")
+        return self._services.kv, self.call.context.tenant, self.call.plugin
+
+    def _load(self, key: str) -> KvValue | None:
+        if key not in self._stored:
+            kv, tenant, plugin = self._kv()
+            self._stored[key] = self._await(kv.get(tenant, plugin, key), "the key-value store")
+        return self._stored[key]
+
+    def _size(self, key: str) -> int:
+        """Bytes that the key takes now, as this call sees it; 0 if it is absent."""
+        if key in self.effects.kv_writes:
+            value = self.effects.kv_writes[key]
+        else:
+            found = self._load(key)
+            value = found.value if found else None
+        return 0 if value is None else len(key.encode()) + len(value.encode())
+
+    def _usage(self) -> tuple[int, int]:
+        if self._kv_usage is None:
+            kv, tenant, plugin = self._kv()
+            self._kv_usage = self._await(kv.usage(tenant, plugin), "the key-value store")
+        return self._kv_usage
+
+    def _check_key(self, key: str) -> None:
+        if not key or len(key) > MAX_KEY_CHARS or not key.isprintable():
+            raise Refused("invalid", f"a key has 1 to {MAX_KEY_CHARS} printable characters")
+
+    # ------------------------------------------------------------------ http
+
+    def http_send(self, request: dict[str, Any]) -> dict[str, Any]:
+        capability = self.call.manifest.capabilities.http
+        if self._services.egress is None or capability is None:
+            raise Refused("unavailable", "there is no way out")
+        try:
+            answer = self._await(
+                self._services.egress.send(
+                    EgressRequest(
+                        method=request["method"],
+                        url=request["url"],
+                        headers=tuple((h["name"], h["value"]) for h in request["headers"]),
+                        body=(request["body"] or "").encode(),
+                    ),
+                    capability,
+                    self.call.settings,
+                    budget=self.limits.http - self.http_bytes,
+                    seconds=self.remaining(),
+                    count=self._count_http,
+                ),
+                "the network",
+            )
+        except EgressRefused as refused:
+            raise Refused(refused.code, refused.message) from None
+        return {
+            "status": answer.status,
+            "headers": [{"name": n, "value": v} for n, v in answer.headers],
+            "body": answer.body.decode("utf-8", "replace"),
+        }
+
+    def _count_http(self, size: int) -> None:
+        self.http_bytes += size
+
+    # ------------------------------------------------------------------ events
+
+    def events_emit(self, event_type: str, data: str) -> None:
+        capability = self.call.manifest.capabilities.events
+        if capability is None or event_type not in capability.emits:
+            raise Refused("denied", f"{event_type} is not among capabilities.events.emits")
+        if len(self.effects.events) >= self.limits.events:
+            raise Refused("limit", f"more than {self.limits.events} events (limits.events)")
+        if len(data) > self.limits.output:
+            raise Refused("limit", f"an event of more than {self.limits.output >> 10} KiB (limits.output_kb)")
+        try:
+            content = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise Refused("invalid", f"data is not JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise Refused("invalid", "data is not a JSON object")
+        problem = problem_with(content, self._schema(event_type))
+        if problem:
+            raise Refused("invalid", problem)
+        self.effects.events.append(NewEvent(event_type, content))
+
+    def _schema(self, event_type: str) -> Mapping[str, Any]:
+        registered = self._services.event_schema(event_type) if self._services.event_schema else None
+        if registered is not None:
+            return registered
+        return next(d.data for d in self.call.manifest.events.declares if d.type == event_type)
+
+    # ------------------------------------------------------------------ the end
+
+    def finish(self) -> None:
+        """The guest has ended: log what it left without an end of line."""
+        self._wasi.flush_log()
+
+
+_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("log", "write"): HostCalls.log_write,
+    ("config", "get"): HostCalls.config_get,
+    ("kv", "get"): HostCalls.kv_get,
+    ("kv", "set"): HostCalls.kv_set,
+    ("kv", "delete"): HostCalls.kv_delete,
+    ("kv", "list-keys"): HostCalls.kv_list_keys,
+    ("http", "send"): HostCalls.http_send,
+    ("events", "emit"): HostCalls.events_emit,
+}

@@ -1,0 +1,193 @@
+"""The WebAssembly host as the kernel sees it: prepare, call, forget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from kernel.errors import BulkheadFull
+from kernel.manifest import PluginManifest
+from kernel.ports import GuestCall, GuestResult, GuestUsage, LogLine
+from kernel.settings import Settings
+from sandbox.artifacts import ArtifactStore
+from sandbox.binary import imports_of
+from sandbox.contract import check_imports
+from sandbox.engine import EngineShape, SandboxEngine
+from sandbox.errors import BadComponent, GuestInputTooLarge, GuestTimeLimit, SandboxError
+from sandbox.guest import Guest, Outcome
+from sandbox.hostcalls import HostCalls, HostServices
+from sandbox.policy import effective_limits
+from sandbox.pool import WorkerPool
+from sandbox.schemas import check_event_schema
+
+LogSink = Callable[[GuestCall, LogLine], None]
+"""Takes every line that a guest wrote, whether its call succeeded or not."""
+
+_log = logging.getLogger("keelstone.sandbox")
+
+
+class SandboxRuntime:
+    """Implements :class:`kernel.ports.GuestRuntime`. One per process."""
+
+    def __init__(self, settings: Settings, artifacts: Path, services: HostServices, log: LogSink | None = None) -> None:
+        self._settings = settings
+        self._services = services
+        self._log_sink = log
+        self._engine = SandboxEngine(EngineShape.of(settings))
+        self._store = ArtifactStore(artifacts, self._engine)
+        self._pool = WorkerPool(settings.sandbox_threads)
+        self._guests: dict[str, Guest] = {}
+        self._loading: dict[str, asyncio.Lock] = {}
+        self._compiling = asyncio.Lock()
+        self._under_way: Counter[tuple[str, str]] = Counter()
+        self._hosts: set[HostCalls] = set()
+
+    async def prepare(self, digest: str, component: bytes, manifest: PluginManifest) -> None:
+        """Compile (once, in a separate process) and check the component. Raises SandboxError."""
+        limit = self._settings.max_package_mb << 20
+        if len(component) > limit:
+            raise BadComponent(
+                "The component is too large.",
+                plugin=manifest.id,
+                expected=f"at most {self._settings.max_package_mb} MiB (KEELSTONE_MAX_PACKAGE_MB)",
+                found=f"{len(component) / (1 << 20):.1f} MiB",
+                fix="Make it smaller, or raise the setting.",
+            )
+        check_imports(imports_of(component), manifest)
+        for declared in manifest.events.declares:
+            check_event_schema(declared.type, declared.data, manifest.id)
+        async with self._compiling:
+            try:
+                await self._load(digest)
+            except SandboxError:
+                # wasmtime's own list of imports is the one that counts; ours spared compiling.
+                imports = await asyncio.to_thread(self._store.make, digest, component, manifest.id)
+                check_imports(imports, manifest)
+                await self._load(digest)
+
+    def prepared(self, digest: str) -> bool:
+        """Whether the compiled artifact is at hand."""
+        return digest in self._guests or self._store.has(digest)
+
+    async def _load(self, digest: str) -> Guest:
+        guest = self._guests.get(digest)
+        if guest is None:
+            async with self._loading.setdefault(digest, asyncio.Lock()):
+                guest = self._guests.get(digest)
+                if guest is None:
+                    guest = await asyncio.to_thread(self._open, digest)
+                    self._guests[digest] = guest
+        return guest
+
+    def _open(self, digest: str) -> Guest:
+        artifact = self._store.load(digest)
+        return Guest(artifact.component, self._engine, artifact.memories)
+
+    async def call(self, call: GuestCall) -> GuestResult:
+        """Run one call in a fresh instance. Raises SandboxError's subclasses, and BulkheadFull."""
+        limits = effective_limits(call.manifest.limits, self._settings)
+        size = len(call.payload.encode("utf-8", "replace"))
+        if size > limits.input:
+            raise GuestInputTooLarge(
+                "The payload is larger than the plugin takes.",
+                plugin=call.plugin,
+                hook=call.hook,
+                tenant=call.context.tenant,
+                expected=f"at most {limits.input} bytes (limits.input_kb)",
+                found=f"{size} bytes",
+                fix="Send less, or raise limits.input_kb in plugin.toml.",
+            )
+        guest = self._guests.get(call.digest) or await self._load(call.digest)
+        key = (call.plugin, call.context.tenant)
+        if self._under_way[key] >= limits.concurrency:
+            raise BulkheadFull(
+                "Too many calls of the plugin are under way for this tenant.",
+                plugin=call.plugin,
+                hook=call.hook,
+                tenant=call.context.tenant,
+                expected=f"at most {limits.concurrency} at once (limits.concurrency)",
+                found=self._under_way[key],
+                fix="Try again, or raise limits.concurrency in plugin.toml.",
+            )
+        host = HostCalls(call, limits, self._services, asyncio.get_running_loop())
+        self._under_way[key] += 1
+        self._hosts.add(host)
+        try:
+            outcome = await self._pool.submit(call.plugin, partial(_run, guest, host))
+        except asyncio.CancelledError:
+            # The guest cannot be stopped at once, but its next host call ends it and nothing is saved.
+            host.cancelled.set()
+            raise
+        finally:
+            self._hosts.discard(host)
+            self._under_way[key] -= 1
+            if not self._under_way[key]:
+                del self._under_way[key]
+            self._tell(host)
+        return GuestResult(
+            output=outcome.output,
+            effects=host.effects,
+            usage=GuestUsage(outcome.wall_us, outcome.memory_bytes, host.host_calls, host.http_bytes),
+            logs=tuple(host.logs),
+        )
+
+    def _tell(self, host: HostCalls) -> None:
+        if self._log_sink is not None:
+            for line in tuple(host.logs):
+                self._log_sink(host.call, line)
+
+    async def forget(self, digest: str) -> None:
+        """Delete the compiled artifact. Calls under way keep theirs."""
+        self._guests.pop(digest, None)
+        self._loading.pop(digest, None)
+        await asyncio.to_thread(self._store.delete, digest)
+
+    async def close(self) -> None:
+        """End the calls under way and stop the threads."""
+        for host in tuple(self._hosts):
+            host.cancelled.set()
+        await asyncio.to_thread(self._shut)
+
+    def _shut(self) -> None:
+        self._engine.interrupt_all()
+        self._pool.close()
+        self._guests.clear()
+        self._engine.close()
+
+
+def _run(guest: Guest, host: HostCalls) -> Outcome:
+    """In a worker thread: one call, within what is left of its time."""
+    call, limits = host.call, host.limits
+    seconds = min(limits.time_ms / 1_000, call.context.remaining())
+    if seconds <= 0:
+        raise GuestTimeLimit(
+            "The request's time was over before the plugin could run.",
+            plugin=call.plugin,
+            hook=call.hook,
+            tenant=call.context.tenant,
+            expected="some of the request's deadline left",
+            found="none",
+            fix="The platform is busy: try again, or raise KEELSTONE_SANDBOX_THREADS.",
+        )
+    began = time.monotonic()
+    try:
+        return guest.run(call.hook, call.payload, host, seconds)
+    except SandboxError:
+        raise
+    except Exception as error:
+        _log.exception("the sandbox failed a call of %s after %.3f s", call.plugin, time.monotonic() - began)
+        raise SandboxError(
+            "The sandbox itself failed.",
+            plugin=call.plugin,
+            hook=call.hook,
+            tenant=call.context.tenant,
+            found=f"{type(error).__name__}: {error}",
+            fix="This is a defect of the platform; its log has the details.",
+        ) from error
+    finally:
+        host.finish()
