@@ -74,23 +74,27 @@ class Publish:
     def apply(self, connection: sa.Connection, now: str, touched: Touched) -> Receipt | Pending:
         """The stored receipt if this very release is there; raises VersionTaken if another one is."""
         manifest = self.package.manifest
-        found = find_receipt(connection, manifest.id, manifest.version, self.package.digest)
-        if found is not None:
-            return found
-        connection.execute(
-            sa.insert(releases).values(
-                plugin=manifest.id,
-                version=manifest.version,
-                digest=self.package.digest,
-                size=len(self.package.data),
-                kernel=manifest.requires.kernel,
-                published=now,
-                manifest=manifest_document(manifest),
-                envelope=json.loads(self.envelope),
+        row = _same_release(connection, manifest.id, manifest.version, self.package.digest)
+        if row is not None and row.receipt is not None:
+            return Receipt(**row.receipt)
+        values = {
+            "plugin": manifest.id,
+            "version": manifest.version,
+            "digest": self.package.digest,
+            "size": len(self.package.data),
+            "published": now,
+        }
+        if row is None:  # otherwise the same package is in this batch twice
+            connection.execute(
+                sa.insert(releases).values(
+                    **values,
+                    kernel=manifest.requires.kernel,
+                    manifest=manifest_document(manifest),
+                    envelope=json.loads(self.envelope),
+                )
             )
-        )
-        touched.plugins[manifest.id] = self.package.readme
-        return Pending(_receipt_values(manifest.id, manifest.version, self.package, now))
+            touched.plugins[manifest.id] = self.package.readme
+        return Pending({**values, "state": "live"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +133,8 @@ Change = RegisterNamespace | Publish | YankRelease
 
 def find_receipt(connection: sa.Connection, plugin: str, version: str, digest: str) -> Receipt | None:
     """The receipt of a release that is there already. Raises VersionTaken if it has other bytes."""
-    row = _release_row(connection, plugin, version)
-    if row is None:
-        return None
-    if row.digest != digest:
-        raise VersionTaken(
-            f"{plugin} {version} was published already, with other bytes.",
-            plugin=plugin,
-            expected=f"sha256 {row.digest}",
-            found=f"sha256 {digest}",
-            fix="Published versions never change. Raise the version in plugin.toml and sign again.",
-        )
-    return Receipt(**row.receipt)
+    row = _same_release(connection, plugin, version, digest)
+    return None if row is None else Receipt(**row.receipt)
 
 
 def save_receipt(connection: sa.Connection, receipt: Receipt) -> None:
@@ -183,13 +177,15 @@ def _release_row(connection: sa.Connection, plugin: str, version: str) -> Any:
     return connection.execute(sa.select(releases).where(key)).one_or_none()
 
 
-def _receipt_values(plugin: str, version: str, package: Package, now: str) -> dict[str, Any]:
-    size = len(package.data)
-    return {
-        "plugin": plugin,
-        "version": version,
-        "digest": package.digest,
-        "size": size,
-        "state": "live",
-        "published": now,
-    }
+def _same_release(connection: sa.Connection, plugin: str, version: str, digest: str) -> Any:
+    """The row of this version, or None. Raises VersionTaken if it has other bytes."""
+    row = _release_row(connection, plugin, version)
+    if row is not None and row.digest != digest:
+        raise VersionTaken(
+            f"{plugin} {version} was published already, with other bytes.",
+            plugin=plugin,
+            expected=f"sha256 {row.digest}",
+            found=f"sha256 {digest}",
+            fix="Published versions never change. Raise the version in plugin.toml and sign again.",
+        )
+    return row

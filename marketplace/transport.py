@@ -1,0 +1,117 @@
+"""How a client reaches a marketplace: the registry in the same process or folder, or a service over HTTP.
+
+Nothing that comes through a transport is trusted; the client checks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+from kernel.errors import BackendUnavailable, NotFound
+
+if TYPE_CHECKING:
+    import httpx
+
+    from marketplace.registry.reader import RegistryReader
+
+CHUNK = 64 * 1024
+TIMEOUT_SECONDS = 20.0
+
+
+class Transport(Protocol):
+    """Blocking access to one marketplace. Paths are ``metadata/…``, ``targets/…`` and ``packages/<digest>``."""
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """The file's bytes, in pieces. Raises NotFound or BackendUnavailable, also while iterating."""
+        ...
+
+    def search(self, query: str, limit: int) -> list[str]:
+        """Ids of the plugins that match, best first."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class RegistryTransport:
+    """Straight to a registry's folder. Closing it does not close the reader, which others may use."""
+
+    def __init__(self, reader: RegistryReader) -> None:
+        self._reader = reader
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """See :class:`Transport`."""
+        kind, _, name = path.partition("/")
+        if kind == "packages":
+            file = self._reader.package_path(name)
+            body = file.read_bytes() if file else None
+        else:
+            body = self._reader.metadata(name) if kind == "metadata" else self._reader.target(name)
+        if body is None:
+            raise NotFound(f"The marketplace has no {path}.", file=path)
+        for start in range(0, len(body), CHUNK):
+            yield body[start : start + CHUNK]
+
+    def search(self, query: str, limit: int) -> list[str]:
+        """See :class:`Transport`."""
+        return [entry.id for entry in self._reader.search(query, limit)]
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class HttpTransport:
+    """A marketplace service at ``base_url``. ``client`` can be given to share connections, or in tests."""
+
+    def __init__(self, base_url: str, client: httpx.Client | None = None) -> None:
+        import httpx
+
+        self._base = base_url.rstrip("/")
+        self._client = client or httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=False)
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """See :class:`Transport`."""
+        import httpx
+
+        try:
+            with self._client.stream("GET", f"{self._base}/{quote(path)}") as response:
+                self._check(response, path)
+                yield from response.iter_bytes(CHUNK)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def search(self, query: str, limit: int) -> list[str]:
+        """See :class:`Transport`."""
+        import httpx
+
+        try:
+            response = self._client.get(f"{self._base}/search", params={"q": query, "limit": limit})
+            self._check(response, "search")
+            results: Any = response.json()["results"]
+            return [str(item["id"]) for item in results][:limit]
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackendUnavailable(f"{self._base} does not answer as a marketplace does.") from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _check(self, response: httpx.Response, path: str) -> None:
+        if response.status_code == 404:
+            raise NotFound(f"The marketplace has no {path}.", file=path)
+        if response.status_code != 200:
+            raise BackendUnavailable(
+                "The marketplace does not serve its files.",
+                file=path,
+                expected="status 200",
+                found=f"status {response.status_code}",
+            )
+
+    def _unreachable(self, error: Exception) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"The marketplace at {self._base} does not answer: {error}.",
+            fix="Check KEELSTONE_MARKETPLACE_URL and the network.",
+        )
