@@ -1,0 +1,33 @@
+"""For tests of guests: the component in the real sandbox, the host around it in memory.
+
+In a plugin's ``tests/conftest.py``::
+
+    from plugin_sdk.testing.fixtures import guest, pytest_pyfunc_call
+
+and in a test::
+
+    async def test_names_are_tidied(guest: Guest) -> None:
+        answer = await guest.filter("user_creating", {"email": "ann@example.com", "name": " Ann "})
+        assert answer.payload["name"] == "Ann"
+"""
+
+from plugin_sdk.testing.contract import Check, contract_checks
+from plugin_sdk.testing.fakes import FakeKv, FakeTransaction
+from plugin_sdk.testing.guest import Filtered, Guest, GuestRefused, Observed
+from plugin_sdk.testing.samples import sample_event, sample_payload
+from plugin_sdk.testing.web import FakeWeb, WebRequest
+
+__all__ = [
+    "Check",
+    "FakeKv",
+    "FakeTransaction",
+    "FakeWeb",
+    "Filtered",
+    "Guest",
+    "GuestRefused",
+    "Observed",
+    "WebRequest",
+    "contract_checks",
+    "sample_event",
+    "sample_payload",
+]

@@ -1,0 +1,81 @@
+"""In-memory implementations of ports, with the real ones' promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kernel.events import NewEvent
+from kernel.ports import Effects, KvConflict, KvValue, Transaction
+
+
+class FakeTransaction:
+    """A transaction of nothing: remembers emitted events by stream, and runs callbacks on demand."""
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        self.emitted: list[tuple[str, NewEvent]] = []
+        self._callbacks: list[Callable[[], None]] = []
+
+    async def execute(self, statement: Any, parameters: Any = None) -> Any:
+        """There is no database here. Raises TypeError."""
+        raise TypeError("FakeTransaction runs no SQL; use the real SQLite adapter in such a test")
+
+    def emit(
+        self, stream: str, *events: NewEvent, tenant: str | None = None, expected_version: int | None = None
+    ) -> None:
+        """Remember ``events``."""
+        self.emitted += [(stream, event) for event in events]
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Remember ``callback`` for :meth:`commit`."""
+        self._callbacks.append(callback)
+
+    def commit(self) -> None:
+        """Run the callbacks, as a real transaction does when it ends well."""
+        for callback in self._callbacks:
+            callback()
+
+
+class FakeKv:
+    """A KvStore in a dictionary: (tenant, plugin) private, versions from 1, conflicts like the real one."""
+
+    def __init__(self, values: Mapping[tuple[str, str, str], str] | None = None) -> None:
+        self._values = {where: KvValue(value, 1) for where, value in (values or {}).items()}
+
+    async def get(self, tenant: str, plugin: str, key: str) -> KvValue | None:
+        return self._values.get((tenant, plugin, key))
+
+    async def list_keys(self, tenant: str, plugin: str, prefix: str, limit: int) -> list[str]:
+        return sorted(k for k in self.snapshot(tenant, plugin) if k.startswith(prefix))[:limit]
+
+    async def usage(self, tenant: str, plugin: str) -> tuple[int, int]:
+        mine = self.snapshot(tenant, plugin)
+        return len(mine), sum(len(k.encode()) + len(v.encode()) for k, v in mine.items())
+
+    async def apply(self, transaction: Transaction, tenant: str, plugin: str, effects: Effects) -> None:
+        self.save(tenant, plugin, effects)
+
+    async def purge(self, transaction: Transaction, plugin: str, tenant: str | None = None) -> int:
+        gone = [w for w in self._values if w[1] == plugin and tenant in (None, w[0])]
+        for where in gone:
+            del self._values[where]
+        return len(gone)
+
+    def save(self, tenant: str, plugin: str, effects: Effects) -> None:
+        """Apply a call's writes, all or none. Raises KvConflict."""
+        for key, seen in effects.kv_reads.items():
+            present = self._values.get((tenant, plugin, key))
+            if key in effects.kv_writes and (present.version if present else 0) != seen:
+                raise KvConflict(key)
+        for key, value in effects.kv_writes.items():
+            where = (tenant, plugin, key)
+            before = self._values.get(where)
+            if value is None:
+                self._values.pop(where, None)
+            else:
+                self._values[where] = KvValue(value, before.version + 1 if before else 1)
+
+    def snapshot(self, tenant: str, plugin: str) -> dict[str, str]:
+        """Everything that one plugin keeps in one tenant."""
+        return {k: v.value for (t, p, k), v in sorted(self._values.items()) if (t, p) == (tenant, plugin)}

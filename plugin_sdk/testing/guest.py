@@ -1,0 +1,249 @@
+"""One guest in the real sandbox, with a host that lives in memory and tells what was done to it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import ValidationError
+
+from kernel.context import Context, new_id
+from kernel.discovery import GUEST_RUNTIME, load_entry_point
+from kernel.errors import NotFound, ValidationFailed
+from kernel.events import NewEvent
+from kernel.hookspecs import hook_spec
+from kernel.manifest import load_manifest
+from kernel.payloads import DecideReply, FilterReply
+from kernel.ports import GuestCall, GuestResult, GuestRuntime, LogLine
+from kernel.settings import Settings
+from plugin_sdk.testing.fakes import FakeKv
+from plugin_sdk.testing.samples import sample_event
+from plugin_sdk.testing.web import FakeWeb
+from plugin_sdk.toolchain.builder import BUILD, find_component
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """A filter's answer. ``payload`` is what the caller goes on with (unchanged if the guest kept it);
+    ``rejected`` is the reason of a refusal, or None."""
+
+    payload: dict[str, Any]
+    changed: bool
+    rejected: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What observing one event did: the events emitted and the lines logged by that call."""
+
+    events: tuple[NewEvent, ...]
+    logs: tuple[LogLine, ...]
+
+
+class GuestRefused(AssertionError):
+    """The test asked the guest for something that its manifest does not claim."""
+
+
+class Guest:
+    """The plugin in ``folder``, built already. Use it as an async context manager, or close it.
+
+    ``settings`` are a tenant's, completed by the schema's defaults; ``grants`` are everything that the
+    manifest asks for, unless told otherwise. Both can be replaced for one call. Effects are saved
+    into ``kv`` and ``events`` when a call succeeds, as on the platform. Raises NotFound if there is no
+    component.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        component: Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        grants: Iterable[str] | None = None,
+        tenant: str = "acme",
+    ) -> None:
+        self.folder = folder
+        self.manifest = load_manifest(folder)
+        self.tenant = tenant
+        self.settings = dict(settings or {})
+        self.grants = frozenset(self.manifest.capabilities.asked() if grants is None else grants)
+        self.kv = FakeKv()
+        self.events: list[NewEvent] = []
+        self.logs: list[LogLine] = []
+        self._component = component or find_component(folder, self.manifest)
+        self._digest = ""
+        self._runtime: GuestRuntime | None = None
+        self._web: FakeWeb | None = None
+
+    async def __aenter__(self) -> Guest:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    @property
+    def web(self) -> FakeWeb:
+        """The server that the guest's HTTP requests may reach; put ``web.url`` into its settings."""
+        if self._web is None:
+            self._web = FakeWeb()
+        return self._web
+
+    @property
+    def stored(self) -> dict[str, str]:
+        """What the guest keeps in ``kv`` for the tenant."""
+        return self.kv.snapshot(self.tenant, self.manifest.id)
+
+    @property
+    def log_text(self) -> str:
+        """All lines logged so far, one a line."""
+        return "\n".join(line.message for line in self.logs)
+
+    async def filter(
+        self,
+        hook: str,
+        payload: Mapping[str, Any],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        grants: Iterable[str] | None = None,
+    ) -> Filtered:
+        """Call a filter hook. Raises the sandbox's errors if the guest fails."""
+        before = self._checked(hook, payload, "filter")
+        result = await self.call(hook, payload, settings=settings, grants=grants)
+        reply = FilterReply.model_validate_json(result.output)
+        if reply.reject is not None:
+            return Filtered(before, False, reply.reject.reason)
+        return Filtered(reply.payload or before, reply.payload not in (None, before), None)
+
+    async def decide(
+        self,
+        hook: str,
+        payload: Mapping[str, Any],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        grants: Iterable[str] | None = None,
+    ) -> dict[str, Any] | None:
+        """Call a decide hook: its answer, or None for no opinion."""
+        self._checked(hook, payload, "decide")
+        result = await self.call(hook, payload, settings=settings, grants=grants)
+        return DecideReply.model_validate_json(result.output).answer
+
+    async def observe(
+        self,
+        event_type: str,
+        data: Mapping[str, Any],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        grants: Iterable[str] | None = None,
+        **envelope: Any,
+    ) -> Observed:
+        """Let the guest observe one event; ``envelope`` replaces members such as ``id`` or ``stream``."""
+        event = sample_event(event_type, dict(data), **{"tenant": self.tenant, **envelope})
+        self._checked("event_received", event, "observe")
+        result = await self.call("event_received", event, settings=settings, grants=grants)
+        return Observed(tuple(result.effects.events), result.logs)
+
+    async def call(
+        self,
+        hook: str,
+        payload: Mapping[str, Any],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        grants: Iterable[str] | None = None,
+    ) -> GuestResult:
+        """Call any hook with any JSON payload and save the effects."""
+        return await self.call_raw(hook, json.dumps(payload), settings=settings, grants=grants)
+
+    async def call_raw(
+        self,
+        hook: str,
+        payload: str,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        grants: Iterable[str] | None = None,
+    ) -> GuestResult:
+        """Call any hook with any text."""
+        runtime = await self._running()
+        call = GuestCall(
+            plugin=self.manifest.id,
+            version=self.manifest.version,
+            digest=self._digest,
+            manifest=self.manifest,
+            hook=hook,
+            payload=payload,
+            context=Context(tenant=self.tenant, correlation_id=new_id()),
+            grants=self.grants if grants is None else frozenset(grants),
+            settings=self._settled(self.settings if settings is None else settings),
+        )
+        result = await runtime.call(call)
+        self.kv.save(self.tenant, self.manifest.id, result.effects)
+        self.events += result.effects.events
+        return result
+
+    async def close(self) -> None:
+        """Stop the sandbox and the web."""
+        if self._runtime is not None:
+            await self._runtime.close()
+        if self._web is not None:
+            self._web.close()
+        self._runtime = self._web = None
+
+    async def _running(self) -> GuestRuntime:
+        if self._runtime is not None:
+            return self._runtime
+        if self._component is None or not self._component.is_file():
+            raise NotFound(
+                f"{self.manifest.id} has no component yet.",
+                plugin=self.manifest.id,
+                file=str(self.folder),
+                fix="Run `keelstone plugin build` first.",
+            )
+        component = self._component.read_bytes()
+        self._digest = hashlib.sha256(component).hexdigest()
+        allowed = (self.web.host,) if self.manifest.capabilities.http else ()
+        # Compiled artifacts stay in the plugin's build folder: CPython takes ten seconds to compile.
+        home = self.folder / BUILD / "sandbox"
+        settings = Settings(home=home, http_private_allow=allowed, sandbox_slots=16, sandbox_threads=2)
+        open_runtime = load_entry_point(GUEST_RUNTIME, "wasmtime")
+        runtime: GuestRuntime = open_runtime(settings, kv=self.kv, log=self._log)
+        await runtime.prepare(self._digest, component, self.manifest)
+        self._runtime = runtime
+        return runtime
+
+    def _log(self, call: GuestCall, line: LogLine) -> None:
+        self.logs.append(line)
+
+    def _checked(self, hook: str, payload: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        """The payload as the platform would hand it over. Raises GuestRefused or ValidationFailed."""
+        spec = hook_spec(hook)
+        if spec.kind != kind or spec.payload is None:
+            raise GuestRefused(f"{hook} is a {spec.kind} hook, not a {kind} hook")
+        if hook not in self.manifest.hooks:
+            raise GuestRefused(f"{self.manifest.id} does not claim {hook}; its manifest has {sorted(self.manifest.hooks)}")
+        try:
+            return spec.payload.model_validate(dict(payload)).model_dump(mode="json")
+        except ValidationError as error:
+            raise ValidationFailed(
+                f"The test's payload is not one of {hook}: {error}", hook=hook, expected=spec.payload.__name__
+            ) from error
+
+    def _settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """``given`` completed by the schema's defaults and checked, as the platform does."""
+        from jsonschema import Draft202012Validator
+
+        settled = copy.deepcopy(dict(given))
+        if self.manifest.settings is None:
+            return settled
+        schema = json.loads((self.folder / self.manifest.settings).read_text(encoding="utf-8"))
+        for name, rule in schema.get("properties", {}).items():
+            if isinstance(rule, dict) and "default" in rule:
+                settled.setdefault(name, copy.deepcopy(rule["default"]))
+        problems = [e.message for e in Draft202012Validator(schema).iter_errors(settled)]
+        if problems:
+            raise ValidationFailed(f"The test's settings do not fit: {'; '.join(problems)}.", plugin=self.manifest.id)
+        return settled
