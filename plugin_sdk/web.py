@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel
 
+from kernel.activation import Activations
 from kernel.context import ANONYMOUS, Context
-from kernel.errors import Forbidden
+from kernel.errors import Forbidden, NotFound
 from kernel.hooks import Dispatcher
 from kernel.payloads import AccessRequest
 from kernel.permissions import acting_tenant, require
@@ -17,7 +19,7 @@ from kernel.permissions import acting_tenant, require
 T = TypeVar("T")
 MAX_PAGE = 200
 
-__all__ = ["MAX_PAGE", "Page", "authorize", "context_of", "graphql_context", "requires"]
+__all__ = ["MAX_PAGE", "Page", "authorize", "context_of", "graphql_context", "requires", "requires_active"]
 
 
 class Page(BaseModel, Generic[T]):
@@ -49,8 +51,6 @@ async def authorize(
     if tenant is not None:
         acting_tenant(context.principal, tenant)
         if tenant != context.tenant:
-            from dataclasses import replace
-
             context = replace(context, tenant=tenant)
     hooks: Dispatcher = request.app.state.platform.hooks
     if hooks.ready(context.tenant, "access_deciding"):
@@ -79,6 +79,23 @@ def requires(permission: str) -> Any:
     check.__name__ = f"requires_{permission.replace(':', '_')}"
     dependency: Callable[[Request], Coroutine[Any, Any, Context]] = check
     return Depends(dependency)
+
+
+def requires_active(plugin: str) -> Any:
+    """A FastAPI dependency for an extension's routes: they are there only for tenants that have it on."""
+
+    async def check(request: Request) -> None:
+        context = context_of(request)
+        activations: Activations = request.app.state.platform.activations
+        if activations.current.of(context.tenant).get(plugin) is None:
+            raise NotFound(
+                f"{plugin} is not active in this tenant.",
+                plugin=plugin,
+                tenant=context.tenant or None,
+                fix="An admin of the tenant activates it.",
+            )
+
+    return Depends(check)
 
 
 def graphql_context(info: Any) -> Request:

@@ -1,0 +1,1 @@
+"""The doors: REST, GraphQL, the command line; and ``bootstrap``, the only composition root."""

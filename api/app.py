@@ -1,0 +1,76 @@
+"""The HTTP application: plugins' routes, the platform's own, GraphQL, the embedded marketplace."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from api import problems
+from api.bootstrap import Platform
+from api.graphql import graphql_router
+from api.middleware import RequestRoom
+from api.routes import health_router, platform_router
+from kernel.hookspecs import HOOK_CONTRACT_VERSION
+from plugin_sdk.contributions import GraphQL, Routes
+from plugin_sdk.web import requires_active
+
+API = "/api/v1"
+
+
+def create_app(platform: Platform, *, manage: bool = True) -> FastAPI:
+    """The application over a wired platform; with ``manage`` its lifespan starts and stops it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if manage:
+            await platform.start()
+        try:
+            yield
+        finally:
+            if manage:
+                await platform.stop()
+
+    app = FastAPI(
+        title="Keelstone",
+        version=HOOK_CONTRACT_VERSION,
+        summary="A platform kernel on which every feature ships as a versioned plugin.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={"4XX": {"description": "A problem document (RFC 9457).", "content": {problems.MEDIA_TYPE: {}}}},
+    )
+    app.state.platform = platform
+    problems.install(app)
+    app.include_router(health_router(platform))
+    app.include_router(platform_router(platform), prefix=API)
+    for manifest, contribution in platform.hooks.contribute("contribute_routes"):
+        routes: Routes = contribution
+        gate = [requires_active(manifest.id)] if manifest.kind == "extension" else []
+        app.include_router(routes.router, prefix=API, dependencies=gate)
+    types: list[GraphQL] = [c for _, c in platform.hooks.contribute("contribute_graphql")]
+    app.include_router(graphql_router(platform, types), prefix="/graphql", tags=["graphql"])
+    if platform.marketplace_app is not None:
+        app.mount("/marketplace", platform.marketplace_app)
+    _secure(app)
+    return app
+
+
+def asgi(platform: Platform, app: FastAPI) -> Any:
+    """``app`` inside the first room of every request."""
+    return RequestRoom(app, platform.settings, platform.services, platform.telemetry)
+
+
+def _secure(app: FastAPI) -> None:
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = plain()
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["bearer"] = {"type": "http", "scheme": "bearer", "description": "Access token or API key."}
+        document["security"] = [{"bearer": []}, {}]
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]

@@ -1,0 +1,291 @@
+"""The only composition root: settings in, a wired platform out. Nothing here decides; it connects.
+
+Order: stores and bus, then the kernel's own objects, then plugins in start order, then what they
+contribute. ``Platform.start`` runs the same order over time; ``stop`` runs it backwards.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from kernel.activation import Activations
+from kernel.activation_sync import ActivationSync
+from kernel.adapters import open_bus
+from kernel.adapters.local_blobs import LocalBlobs
+from kernel.adapters.local_keys import open_keys
+from kernel.adapters.sql import SqlDatabase, open_database
+from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
+from kernel.context import new_id, system_context
+from kernel.discovery import GUEST_RUNTIME, HeldBack, choose, find_plugins, load_entry_point
+from kernel.errors import ConfigurationError, KeelstoneError
+from kernel.events import Event, EventTypes
+from kernel.guests import Guests
+from kernel.hooks import Dispatcher, Implementation, save_effects
+from kernel.permissions import Permission, declared_permissions
+from kernel.ports import BlobStore, Bus, Database, EventStore, GuestCall, GuestResult, GuestRuntime, KvStore
+from kernel.ports import KeyProvider, LogLine, Transaction
+from kernel.projections import Projections
+from kernel.relay import Relay
+from kernel.settings import Settings
+from kernel.telemetry import Telemetry, start_tracing
+from plugin_sdk.contributions import HealthCheck, PluginContext
+from plugin_sdk.services import ActivationControl, Marketplace, PermissionCatalogue, Services
+
+logger = logging.getLogger(__name__)
+plugin_log = logging.getLogger("keelstone.plugin")
+
+
+class _Permissions:
+    """Every permission: the platform's own and the running plugins'."""
+
+    def __init__(self, hooks: Dispatcher, own: Sequence[Permission]) -> None:
+        self._hooks = hooks
+        self._own = own
+
+    def permissions(self) -> list[Permission]:
+        return [*self._own, *declared_permissions(self._hooks.manifests.values())]
+
+
+@dataclass(slots=True)
+class Platform:
+    """One wired platform process."""
+
+    settings: Settings
+    services: Services
+    hooks: Dispatcher
+    activations: Activations
+    sync: ActivationSync
+    database: SqlDatabase
+    events: EventStore
+    bus: Bus
+    relay: Relay
+    runners: list[ConsumerRunner]
+    dead_letters: DeadLetters
+    projections: Projections
+    runtime: GuestRuntime
+    telemetry: Telemetry
+    held_back: list[HeldBack]
+    marketplace_app: Any = None
+    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    instance: str = field(default_factory=new_id)
+    ready: bool = False
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def start(self) -> None:
+        """Connect, migrate, start plugins, load activations, consume and relay. Undone if it fails."""
+        async with AsyncExitStack() as stack:
+            for close in self.closing:
+                stack.push_async_callback(close)
+            stack.push_async_callback(self.runtime.close)
+            stack.push_async_callback(self.database.close)
+            await self.database.start()
+            schemas = [schema for _, schema in self.hooks.contribute("contribute_tables")]
+            await self.database.migrate(schemas)
+            await self.bus.start()
+            stack.push_async_callback(self.bus.close)
+            stack.push_async_callback(self._run_hook, "stopping")
+            await self._run_hook("starting")
+            await self.sync.load()
+            listening = await self.bus.listen(self.sync.on_message)
+            stack.push_async_callback(listening.close)
+            for runner in self.runners:
+                await runner.start(self.bus)
+                stack.push_async_callback(runner.close)
+            stack.callback(self.database.on_events(self.relay.wake))
+            await self.relay.start()
+            stack.push_async_callback(self.relay.close)
+            self._stack = stack.pop_all()
+        self.ready = True
+        for held in self.held_back:
+            logger.warning("plugin %s does not run: %s", held.plugin, held.reason)
+
+    async def stop(self) -> None:
+        """Everything backwards; what fails to stop is logged and does not keep the rest."""
+        self.ready = False
+        await self._stack.aclose()
+
+    async def check(self) -> dict[str, Any]:
+        """Readiness: each check with its result."""
+        checks: list[HealthCheck] = [
+            HealthCheck("database", self.database.ping),
+            HealthCheck("bus", self.bus.ping),
+            *(check for _, check in self.hooks.contribute("contribute_health_checks")),
+        ]
+        results: dict[str, str] = {}
+        for check in checks:
+            try:
+                await check.check()
+                results[check.name] = "ok"
+            except Exception as error:
+                results[check.name] = f"failed: {error}"
+        return {
+            "ready": self.ready and all(r == "ok" for r in results.values()),
+            "checks": results,
+            "plugins": {m.id: m.version for m in self.hooks.manifests.values()},
+            "held_back": {h.plugin: h.reason for h in self.held_back},
+            "generation": self.activations.current.generation,
+        }
+
+    async def _run_hook(self, hook: str) -> None:
+        for _, started in self.hooks.contribute(hook):
+            if inspect.isawaitable(started):
+                await started
+
+
+def bootstrap(settings: Settings) -> Platform:
+    """Wire a platform. Does no I/O beyond making the data folder and reading manifests and keys."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    os.chmod(settings.home, 0o700)
+    types, telemetry, services = EventTypes(), Telemetry(), Services()
+    database = open_database(settings, types)
+    bus, blobs, keys = open_bus(settings), LocalBlobs(_blob_folder(settings)), open_keys(settings)
+    runtime: GuestRuntime = load_entry_point(GUEST_RUNTIME, "wasmtime")(
+        settings,
+        kv=database.kv,
+        event_schema=lambda name: found.schema if (found := types.get(name)) else None,
+        log=_log_line,
+    )
+    activations, guests = Activations(), Guests(runtime)
+    guests.watch(lambda call, result: _count(telemetry, call, result))
+    hooks = Dispatcher(activations, guests, kv=database.kv, on_trace=telemetry.dispatch)
+    sync = ActivationSync(activations, guests, runtime, blobs, types)
+
+    services.publish(Database, database)
+    services.publish(EventStore, database.events)
+    services.publish(KvStore, database.kv)
+    services.publish(Bus, bus)
+    services.publish(BlobStore, blobs)
+    services.publish(KeyProvider, keys)
+    services.publish(GuestRuntime, runtime)
+    services.publish(ActivationControl, sync)
+    services.publish(PermissionCatalogue, _Permissions(hooks, _own_permissions()))
+    closing: list[Callable[[], Awaitable[None]]] = []
+    market, market_app = _marketplace(settings, closing)
+    services.publish(Marketplace, market)
+    closing += _tracing(settings, telemetry)
+
+    chosen, held_back = choose(find_plugins(), settings.plugins_disabled)
+    for found in chosen:
+        start = found.load()
+        hooks.register(start(PluginContext(found.manifest, settings, services, hooks)), found.manifest)
+        sync.register_types(found.manifest)
+
+    handlers = [handler for _, handler in hooks.contribute("contribute_event_handlers")]
+    projections = Projections(
+        database, database.consumers, [p for _, p in hooks.contribute("contribute_projections")]
+    )
+    runners = [
+        ConsumerRunner(
+            database, database.consumers, group="handlers", handlers=[*handlers, *projections.handlers()]
+        ),
+        ConsumerRunner(
+            database,
+            database.consumers,
+            group="observers",
+            dynamic=lambda event: _observers(hooks, database.kv, event),
+        ),
+    ]
+    return Platform(
+        settings=settings,
+        services=services,
+        hooks=hooks,
+        activations=activations,
+        sync=sync,
+        database=database,
+        events=database.events,
+        bus=bus,
+        relay=Relay(database.events, bus, database.checkpoints, database.leases),
+        runners=runners,
+        dead_letters=DeadLetters(database, database.consumers, runners),
+        projections=projections,
+        runtime=runtime,
+        telemetry=telemetry,
+        held_back=held_back,
+        marketplace_app=market_app,
+        closing=closing,
+    )
+
+
+def _observers(hooks: Dispatcher, kv: KvStore, event: Event) -> list[EventHandler]:
+    """Each plugin that observes events for the event's tenant, as a consumer of its own."""
+    return [_observer(hooks, kv, impl) for impl in hooks.observers(event.tenant)]
+
+
+def _observer(hooks: Dispatcher, kv: KvStore, impl: Implementation) -> EventHandler:
+    async def handle(event: Event, transaction: Transaction) -> None:
+        context = system_context(event.tenant, event.correlation_id or None)
+        effects = await hooks.deliver(impl, event.view(), context)
+        if effects:
+            await save_effects(transaction, kv, event.tenant, impl.plugin, effects)
+
+    return EventHandler(f"plugin:{impl.plugin}", impl.manifest.events.subscribes, handle, replayable=False)
+
+
+def _log_line(call: GuestCall, line: LogLine) -> None:
+    level = {"debug": 10, "info": 20, "warn": 30, "error": 40}[line.level]
+    where = {
+        "plugin": call.plugin,
+        "version": call.version,
+        "hook": call.hook,
+        "tenant": call.context.tenant,
+        "correlation_id": call.context.correlation_id,
+    }
+    plugin_log.log(level, "%s", line.message, extra=where)
+
+
+def _count(telemetry: Telemetry, call: GuestCall, result: GuestResult | None) -> None:
+    if result is not None:
+        used = result.usage
+        telemetry.guest(
+            call.plugin, call.context.tenant, used.wall_us, used.memory_bytes, used.host_calls, used.http_bytes
+        )
+
+
+def _own_permissions() -> Sequence[Permission]:
+    return (
+        Permission("events:read", "See the tenant's events."),
+        Permission("dead-letters:manage", "See, retry and discard parked events."),
+        Permission("hooks:explain", "See which implementations ran for a request."),
+    )
+
+
+def _blob_folder(settings: Settings) -> Path:
+    if settings.blob_url is None:
+        return settings.home / "blobs"
+    parts = urlsplit(settings.blob_url)
+    if parts.scheme != "file":
+        raise ConfigurationError(
+            "KEELSTONE_BLOB_URL names a store that is not supported.",
+            expected="file:///folder",
+            found=f"{parts.scheme}://...",
+        )
+    return Path(parts.path)
+
+
+def _tracing(settings: Settings, telemetry: Telemetry) -> list[Callable[[], Awaitable[None]]]:
+    if settings.otlp_endpoint is None:
+        return []
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ImportError as error:
+        raise ConfigurationError(
+            "KEELSTONE_OTLP_ENDPOINT needs the extra `otlp`.", fix="Install it: pip install 'keelstone[otlp]'."
+        ) from error
+    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint.rstrip("/") + "/v1/traces")
+    provider = start_tracing(telemetry, exporter)
+
+    async def shut_down() -> None:
+        provider.shutdown()
+
+    return [shut_down]
+
+
+__all__ = ["KeelstoneError", "Platform", "bootstrap"]
