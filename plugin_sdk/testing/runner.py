@@ -1,0 +1,122 @@
+"""``keelstone plugin test``: the contract's checks, then the plugin's own tests."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from kernel.errors import KeelstoneError
+from kernel.manifest import PluginManifest, load_manifest
+from plugin_sdk.testing.contract import Check, contract_checks
+from plugin_sdk.testing.guest import Guest
+from plugin_sdk.toolchain import python
+
+TESTS = "tests"
+
+
+class TestsUnavailable(KeelstoneError):
+    """The plugin has tests and there is nothing to run them with."""
+
+    __test__ = False
+    code, status, title = "tests-unavailable", 503, "The tests cannot be run"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTests:
+    """What the plugin's own tests came to. ``output`` is pytest's, for people."""
+
+    passed: int
+    failed: int
+    skipped: int
+    failures: tuple[str, ...]
+    output: str
+    ended_well: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that was tried. ``own`` is None if the plugin has no tests."""
+
+    plugin: str
+    checks: tuple[Check, ...]
+    own: OwnTests | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of it passed."""
+        return all(c.passed for c in self.checks) and (self.own is None or self.own.ended_well)
+
+
+def run_tests(folder: Path) -> Report:
+    """Test the built plugin in ``folder``. Raises NotFound if it is not built, TestsUnavailable."""
+    folder = folder.resolve()
+    manifest = load_manifest(folder)
+    checks = asyncio.run(_contract(folder))
+    return Report(manifest.id, tuple(checks), _own_tests(folder, manifest))
+
+
+async def _contract(folder: Path) -> list[Check]:
+    async with Guest(folder) as guest:
+        return await contract_checks(guest)
+
+
+def _own_tests(folder: Path, manifest: PluginManifest) -> OwnTests | None:
+    if not any((folder / TESTS).rglob("test_*.py")):
+        return None
+    if importlib.util.find_spec("pytest") is None:
+        raise TestsUnavailable(
+            "The plugin has tests, and pytest is not installed.",
+            plugin=manifest.id,
+            file=str(folder / TESTS),
+            fix="Install Keelstone with its extra `sdk`: pip install 'keelstone[sdk]'.",
+        )
+    with tempfile.TemporaryDirectory(prefix="keelstone-test-") as scratch:
+        results = Path(scratch) / "results.xml"
+        # A configuration of our own: one that lies in a folder above the plugin's must not count.
+        configuration = Path(scratch) / "pytest.ini"
+        configuration.write_text("[pytest]\n")
+        done = subprocess.run(  # noqa: S603 - this Python, no shell
+            [
+                *(sys.executable, "-m", "pytest", TESTS, "-c", str(configuration), "--rootdir", str(folder)),
+                *("--import-mode=importlib", "-p", "no:cacheprovider", "-q", f"--junitxml={results}"),
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": _python_path(folder, manifest)},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        return _read_results(results, done)
+
+
+def _python_path(folder: Path, manifest: PluginManifest) -> str:
+    """The source of a Python guest and the guest library, so that pure functions can be tested alone."""
+    paths = [str(folder / manifest.build.source).rpartition("/")[0]] if manifest.build else []
+    return os.pathsep.join([*paths, str(python.LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _read_results(results: Path, done: subprocess.CompletedProcess[str]) -> OwnTests:
+    output = (done.stdout + done.stderr).strip()
+    if not results.is_file():
+        return OwnTests(0, 0, 0, (), output, ended_well=False)
+    # The file was written by pytest a moment ago, in a folder that only this process knows.
+    cases = list(ElementTree.parse(results).getroot().iter("testcase"))  # noqa: S314
+    failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
+    skipped = [c for c in cases if c.find("skipped") is not None]
+    return OwnTests(
+        passed=len(cases) - len(failed) - len(skipped),
+        failed=len(failed),
+        skipped=len(skipped),
+        failures=tuple(f"{c.get('classname')}::{c.get('name')}" for c in failed),
+        output=output,
+        ended_well=done.returncode == 0,
+    )
