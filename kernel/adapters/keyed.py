@@ -39,8 +39,8 @@ Done = Callable[[BusMessage, Any], Awaitable[None]]
 class KeyedRunner:
     """``done(message, token)`` is awaited after the handler has returned: the place to acknowledge.
 
-    At most ``concurrency`` handlers run at once. :meth:`submit` waits while ``backlog`` messages are
-    under way, so that a fast bus can't fill the memory.
+    At most ``concurrency`` handlers run at once. :meth:`room` waits while ``backlog`` messages are under
+    way, so that a fast bus can't fill the memory.
     """
 
     def __init__(
@@ -68,11 +68,14 @@ class KeyedRunner:
         """Messages submitted and not done."""
         return self._under_way
 
-    async def submit(self, message: BusMessage, token: Any = None) -> None:
-        """Take a message over; waits for room."""
+    async def room(self) -> None:
+        """Wait until there is room for one more message."""
         while self._under_way >= self._backlog:
             self._room.clear()
             await self._room.wait()
+
+    def put(self, message: BusMessage, token: Any = None) -> None:
+        """Take a message over. Call :meth:`room` first."""
         self._under_way += 1
         queue = self._queues.get(message.key)
         if queue is not None:

@@ -55,13 +55,12 @@ class _Member:
         while True:
             await self._news.wait()
             self._news.clear()
-            while self._group.waiting:
-                # In one process one member per group takes everything: order by key is then simple, and
-                # keys run side by side anyway.
-                if self._group.members[0] is not self:
-                    break
+            # In one process one member per group takes everything: order by key is then simple, and keys
+            # run side by side anyway.
+            while self._group.waiting and self._group.members[0] is self:
+                await self.runner.room()
                 number, message = self._group.waiting.popleft()
-                await self.runner.submit(message, number)
+                self.runner.put(message, number)
 
     async def _done(self, _: BusMessage, number: int) -> None:
         self._group.pending.pop(number, None)
