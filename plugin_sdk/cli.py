@@ -17,7 +17,7 @@ def register(tree: CommandTree) -> None:
     group = tree.group("plugin", "Write, build, test, sign and publish plugins.")
     group.command("new")(new)
     group.command("build")(build)
-    group.command("test")(test)
+    group.command("test")(check)
 
 
 @command
@@ -63,7 +63,9 @@ def build(
         out.print(f"  digest   sha256:{built.digest}")
         out.print(f"  imports  {', '.join(built.imports) or 'nothing: it asks nothing of the host'}")
         if built.unused:
-            err.print(f"The manifest asks for {', '.join(built.unused)}, which the source does not use.", style="yellow")
+            err.print(
+                f"The manifest asks for {', '.join(built.unused)}, which the source does not use.", style="yellow"
+            )
 
     show(
         {
@@ -80,7 +82,7 @@ def build(
 
 
 @command
-def test(folder: FolderArgument = Path(), json: JsonOption = False) -> None:
+def check(folder: FolderArgument = Path(), json: JsonOption = False) -> None:
     """Run the built plugin in the real sandbox: the contract of its hooks, then its own tests."""
     from plugin_sdk.testing.runner import run_tests
 
@@ -90,10 +92,10 @@ def test(folder: FolderArgument = Path(), json: JsonOption = False) -> None:
 
     def text() -> None:
         out.print(f"Contract of {report.plugin}", markup=False)
-        for check in report.checks:
-            out.print(f"  {'passed' if check.passed else 'FAILED'}  {check.name}", markup=False)
-            if check.problem:
-                out.print(f"          {check.problem}", markup=False, style="red")
+        for one in report.checks:
+            out.print(f"  {'passed' if one.passed else 'FAILED'}  {one.name}", markup=False)
+            if one.problem:
+                out.print(f"          {one.problem}", markup=False, style="red")
         if own is None:
             out.print("It has no tests of its own (tests/test_*.py).")
             return

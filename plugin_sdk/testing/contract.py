@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kernel.errors import KeelstoneError
 from kernel.hookspecs import hook_spec
@@ -15,7 +15,7 @@ from kernel.payloads import DecideReply, FilterReply, ObserveReply
 from plugin_sdk.testing.guest import Guest
 from plugin_sdk.testing.samples import sample_event, sample_payload, sample_types
 
-_REPLIES = {"filter": FilterReply, "decide": DecideReply, "observe": ObserveReply}
+_REPLIES: dict[str, type[BaseModel]] = {"filter": FilterReply, "decide": DecideReply, "observe": ObserveReply}
 
 
 @dataclass(frozen=True, slots=True)

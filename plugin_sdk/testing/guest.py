@@ -84,7 +84,9 @@ class Guest:
     async def __aenter__(self) -> Guest:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     @property
@@ -224,7 +226,9 @@ class Guest:
         if spec.kind != kind or spec.payload is None:
             raise GuestRefused(f"{hook} is a {spec.kind} hook, not a {kind} hook")
         if hook not in self.manifest.hooks:
-            raise GuestRefused(f"{self.manifest.id} does not claim {hook}; its manifest has {sorted(self.manifest.hooks)}")
+            raise GuestRefused(
+                f"{self.manifest.id} does not claim {hook}; its manifest has {sorted(self.manifest.hooks)}"
+            )
         try:
             return spec.payload.model_validate(dict(payload)).model_dump(mode="json")
         except ValidationError as error:

@@ -224,5 +224,3 @@ def _gist(output: str, lines: int = 3) -> str:
     told = [line.strip() for line in output.splitlines() if re.search(r"error|err!|fail|hash|resolve", line, re.I)]
     text = " / ".join(told[:lines]) or output.strip()[-300:] or "no explanation"
     return re.sub(r"https?://\S+", "the registry", text)[:600]
-
-

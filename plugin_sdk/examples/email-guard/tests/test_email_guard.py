@@ -33,7 +33,9 @@ async def test_a_changed_profile_is_guarded_too(guest: Guest) -> None:
 
 
 async def test_the_tenants_own_list_and_message_count(guest: Guest) -> None:
-    answer = await create(guest, "ann@rival.example", refused_domains=["Rival.example "], message="No {domain}, {domain}!")
+    answer = await create(
+        guest, "ann@rival.example", refused_domains=["Rival.example "], message="No {domain}, {domain}!"
+    )
     assert answer.rejected == "No rival.example, rival.example!"
     assert (await create(guest, "ann@mailinator.com", refused_domains=[])).rejected is None
 
@@ -67,7 +69,9 @@ async def test_gmail_addresses_fold_into_one(guest: Guest) -> None:
     assert (await create(guest, "a.n.n@example.com", fold_gmail=True)).payload["email"] == "a.n.n@example.com"
 
 
-@pytest.mark.parametrize("email", ["ann", "@example.com", "ann@", "ann@localhost", "a b@example.com", "a@-x.com", "a@b@c.de"])
+@pytest.mark.parametrize(
+    "email", ["ann", "@example.com", "ann@", "ann@localhost", "a b@example.com", "a@-x.com", "a@b@c.de"]
+)
 async def test_what_is_no_address_is_refused_with_a_reason(guest: Guest, email: str) -> None:
     assert "not an e-mail address" in str((await create(guest, email)).rejected)
 

@@ -1,7 +1,8 @@
 """Scores people when they register or change, keeps counts per company, announces each new score."""
 
-from keelstone_guest import EventView, config, events, hook, kv, log
+from typing import Any
 
+from keelstone_guest import EventView, config, events, hook, kv, log
 from scoring import Person, Rules, score
 
 
@@ -38,7 +39,7 @@ def on_event(event: EventView) -> None:
     log.info(f"scored {user} at {result.points} ({result.band})")
 
 
-def _person(event: EventView, known: dict | None) -> Person:
+def _person(event: EventView, known: dict[str, Any] | None) -> Person:
     """The person after the event; an update may carry only what changed."""
     before = known or {}
     attributes = event.data.get("attributes", before.get("attributes"))
@@ -49,7 +50,7 @@ def _person(event: EventView, known: dict | None) -> Person:
     )
 
 
-def _count(person: Person, known: dict | None, rules: Rules) -> int:
+def _count(person: Person, known: dict[str, Any] | None, rules: Rules) -> int:
     """How many of the same company came before this person, who is counted once per company."""
     if person.domain in rules.free_mail_domains or not person.domain:
         return 0

@@ -34,14 +34,14 @@ def call(module: Any, capability: str, function: str, *arguments: Any) -> Any:
     if module is None:
         raise HostError(
             "not-granted",
-            f"{capability}.{function} needs [capabilities.{capability}] in plugin.toml, and runs only inside a component",
+            f"{capability}.{function} needs [capabilities.{capability}] in plugin.toml, and a component to run in",
         )
     target: Callable[..., Any] = getattr(module, function)
     try:
         return target(*arguments)
     except Exception as error:
         # componentize-py raises its own Err, whose value is keelstone.wit's `failure` record.
-        failure = getattr(error, "value", None)
+        failure: Any = getattr(error, "value", None)
         if hasattr(failure, "code") and hasattr(failure, "message"):
             raise HostError(failure.code, failure.message) from None
         raise
