@@ -17,6 +17,7 @@ from typing import Annotated, Any, ParamSpec, Protocol
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from kernel.errors import KeelstoneError
 
@@ -121,7 +122,8 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             if kwargs.get("json"):
                 sys.stdout.write(jsonlib.dumps({"error": problem}, indent=2, default=str) + "\n")
             else:
-                err.print(f"[bold red]{problem.get('title', error.title)}.[/] {error.detail}", markup=True)
+                # Details quote what others wrote: a bracket in them is a bracket, not markup.
+                err.print(Text.assemble((f"{problem.get('title', error.title)}.", "bold red"), f" {error.detail}"))
                 for name in ("plugin", "hook", "tenant", "file", "expected", "found"):
                     if problem.get(name) is not None:
                         err.print(f"  {name}: {problem[name]}", markup=False)
