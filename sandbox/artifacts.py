@@ -161,15 +161,15 @@ class ArtifactStore:
         facts = {key: value for line in lines for key, value in line.items()}
         if "error" in facts:
             raise BadComponent(plugin=plugin, **facts["error"])
-        if "imports" not in facts:
-            if done.returncode < 0 or b"MemoryError" in done.stderr:
-                raise _too_costly(plugin, f"ended by signal {-done.returncode}")
+        if done.returncode > 0:
             raise SandboxError(
                 "The compiler process failed.",
                 plugin=plugin,
                 found=done.stderr.decode("utf-8", "replace")[-1_000:],
                 fix="Check that the platform's own installation is whole.",
             )
+        if "imports" not in facts:
+            raise _too_costly(plugin, f"ended by signal {-done.returncode}")
         return {"imports": facts["imports"], "memories": facts.get("memories", [])}
 
 

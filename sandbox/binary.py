@@ -68,6 +68,8 @@ class Outline:
 
     imports: tuple[str, ...]
     memories: tuple[tuple[int, int], ...] | None
+    least_memory: int
+    """Bytes of linear memory that its largest module is born with."""
 
 
 def imports_of(component: bytes) -> list[str]:
@@ -98,7 +100,7 @@ def outline(component: bytes) -> Outline:
 
 def _outline(reader: _Reader) -> Outline:
     imports: list[str] = []
-    modules: list[int] = []
+    modules: list[list[int]] = []
     memories: list[tuple[int, int]] = []
     instances = 0
     flat = True
@@ -112,11 +114,12 @@ def _outline(reader: _Reader) -> Outline:
                 if module >= len(modules):
                     flat = False
                 else:
-                    memories += [(instances, m) for m in range(modules[module])]
+                    memories += [(instances, m) for m in range(len(modules[module]))]
                 instances += 1
         elif kind == _COMPONENT_SECTION and _CORE_MODULE in body.data[body.at : body.end]:
             flat = False
-    return Outline(tuple(imports), tuple(memories) if flat else None)
+    least = max((sum(sizes) for sizes in modules), default=0)
+    return Outline(tuple(imports), tuple(memories) if flat else None, least)
 
 
 def _imports(body: _Reader) -> list[str]:
@@ -165,8 +168,16 @@ def _instantiated(body: _Reader) -> list[int]:
     return found
 
 
-def _memories_of(module: _Reader) -> int:
-    """How many memories the core module defines itself."""
+def _memories_of(module: _Reader) -> list[int]:
+    """Least sizes, in bytes, of the memories that a core module defines itself."""
     if module.raw(8) != _CORE_MODULE:
         raise ValueError("holds a damaged core module")
-    return sum(body.number() for kind, body in module.sections() if kind == _CORE_MEMORIES)
+    sizes = []
+    for kind, body in module.sections():
+        if kind == _CORE_MEMORIES:
+            for _ in range(body.number()):
+                flags, pages = body.byte(), body.number()
+                if flags & 1:
+                    body.number()
+                sizes.append(pages << (body.number() if flags & 8 else 16))
+    return sizes

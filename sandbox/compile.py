@@ -19,6 +19,7 @@ from typing import Any
 
 DATA_BYTES = 3 << 30
 FILE_BYTES = 512 << 20
+START_SECONDS = 2.0
 FIRST_INSTANCE = 1
 """wasmtime makes an instance of its own, number 0, in every store."""
 
@@ -57,8 +58,10 @@ def main() -> int:
     from wasmtime import WasmtimeError
     from wasmtime.component import Component
 
+    from sandbox.binary import outline
     from sandbox.engine import EngineShape, SandboxEngine
     from sandbox.errors import SandboxError
+    from sandbox.guest import prove_memories
     from sandbox.linking import check_types, host_table
 
     engine = SandboxEngine(EngineShape(slots=8, memory_mb=job.memory_mb, threads=1))
@@ -78,33 +81,10 @@ def main() -> int:
         file.flush()
         os.fsync(file.fileno())
     _say(imports=imports)
-    _say(memories=_prove(component, engine, data))
-    return 0
-
-
-def _prove(component: Any, engine: Any, data: bytes) -> list[tuple[int, int]]:
-    """Handles of all memories, each tried on a real instance; empty if that cannot be made."""
-    from wasmtime import _ffi as ffi
-
-    from sandbox.binary import outline
-    from sandbox.guest import instance_store, memory_bytes
-    from sandbox.linking import CurrentCall, host_table, link
-
-    found = outline(data).memories
-    if not found:
-        return []
+    found = outline(data).memories or ()
     handles = [(FIRST_INSTANCE + core, index) for core, index in found]
-    linked = link(component, engine, host_table(), CurrentCall())
-    store = ffi.wasmtime_store_new(engine.engine.ptr(), None, None)
-    context = ffi.wasmtime_store_context(store)
-    ffi.wasmtime_context_set_epoch_deadline(context, engine.ticks(2.0))
-    number = instance_store(linked, context, component)
-    if number is None:
-        return []
-    for core, index in handles:
-        if memory_bytes(context, number, core, index) % 65_536:
-            return []
-    return handles
+    _say(memories=prove_memories(component, engine, handles, START_SECONDS) if handles else [])
+    return 0
 
 
 if __name__ == "__main__":

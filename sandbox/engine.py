@@ -33,9 +33,10 @@ _GUARD = 32 << 20
 _KEEP_RESIDENT = 64 << 10
 _IDLE_SECONDS = 1.0
 
-# Bounds of one component: a CPython guest has about 10 core instances, 2 memories and 5 tables.
+# Bounds of one component: a CPython guest has about 10 core instances and 5 tables.
+# One memory, because a store's limit counts for each memory by itself.
 CORE_INSTANCES = 48
-MEMORIES = 4
+MEMORIES = 1
 TABLES = 24
 TABLE_ELEMENTS = 65_536
 _INSTANCE_BYTES = 2 << 20

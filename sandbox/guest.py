@@ -19,7 +19,7 @@ from sandbox.abi import Value, string_of
 from sandbox.engine import CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES, SandboxEngine
 from sandbox.errors import BadComponent, GuestError, GuestOutputInvalid, GuestOutputTooLarge
 from sandbox.hostcalls import HostCalls
-from sandbox.linking import CurrentCall, Linked, host_table, link, take_message
+from sandbox.linking import CurrentCall, host_table, link, take_message
 from sandbox.traps import explain
 
 _STRING = ffi.WASMTIME_COMPONENT_STRING.value
@@ -148,11 +148,22 @@ def memory_bytes(context: Any, store_id: int, core: int, index: int) -> int:
     return int(c._wasmtime_memory_data_size(context, _byref(handle)))
 
 
-def instance_store(linked: Linked, context: Any, component: Component) -> int | None:
-    """Instantiate for a trial; the store's number, or None if the component cannot start so."""
+def prove_memories(
+    component: Component, engine: SandboxEngine, handles: list[tuple[int, int]], seconds: float
+) -> list[tuple[int, int]]:
+    """``handles`` if every one is a memory of a real instance, none if the component cannot start so.
+
+    Aborts the process if one is wrong: only for the compiler's own process.
+    """
+    linked = link(component, engine, host_table(), CurrentCall())
+    store = c._wasmtime_store_new(engine.engine.ptr(), None, _NO_FINALIZER)
+    context = c._wasmtime_store_context(store)
+    c._wasmtime_context_set_epoch_deadline(context, engine.ticks(seconds))
     instance = ffi.wasmtime_component_instance_t()
     error = c._wasmtime_component_linker_instantiate(linked.linker.ptr(), context, component.ptr(), _byref(instance))
     if error:
-        ffi.wasmtime_error_delete(error)
-        return None
-    return int(instance.store_id)
+        take_message(error)
+        return []
+    proven = all(memory_bytes(context, instance.store_id, core, index) >= 0 for core, index in handles)
+    c._wasmtime_store_delete(store)
+    return handles if proven else []

@@ -15,10 +15,10 @@ from kernel.manifest import PluginManifest
 from kernel.ports import GuestCall, GuestResult, GuestUsage, LogLine
 from kernel.settings import Settings
 from sandbox.artifacts import ArtifactStore
-from sandbox.binary import imports_of
+from sandbox.binary import outline
 from sandbox.contract import check_imports
 from sandbox.engine import EngineShape, SandboxEngine
-from sandbox.errors import BadComponent, GuestInputTooLarge, GuestTimeLimit, SandboxError
+from sandbox.errors import BadComponent, GuestInputTooLarge, GuestMemoryLimit, GuestTimeLimit, SandboxError
 from sandbox.guest import Guest, Outcome
 from sandbox.hostcalls import HostCalls, HostServices
 from sandbox.policy import effective_limits
@@ -58,7 +58,17 @@ class SandboxRuntime:
                 found=f"{len(component) / (1 << 20):.1f} MiB",
                 fix="Make it smaller, or raise the setting.",
             )
-        check_imports(imports_of(component), manifest)
+        seen = outline(component)
+        check_imports(seen.imports, manifest)
+        allowed = effective_limits(manifest.limits, self._settings).memory
+        if seen.least_memory > allowed:
+            raise GuestMemoryLimit(
+                "The component starts with more memory than it may have.",
+                plugin=manifest.id,
+                expected=f"at most {allowed >> 20} MiB (limits.memory_mb, capped by KEELSTONE_SANDBOX_MAX_MEMORY_MB)",
+                found=f"{seen.least_memory / (1 << 20):.1f} MiB",
+                fix="Raise limits.memory_mb in plugin.toml, or build with a smaller initial memory.",
+            )
         for declared in manifest.events.declares:
             check_event_schema(declared.type, declared.data, manifest.id)
         async with self._compiling:
