@@ -55,13 +55,7 @@ def read_archive(data: bytes, max_bytes: int) -> dict[str, bytes]:
     Raises PackageTooLarge over ``max_bytes``; PackageMembersInvalid for duplicate names, links,
     directories and paths that leave the archive; PackageCorrupt for everything else.
     """
-    if len(data) > max_bytes:
-        raise PackageTooLarge(
-            "The package is larger than this marketplace takes.",
-            expected=f"at most {max_bytes:,} bytes",
-            found=f"{len(data):,} bytes",
-            fix="Make the component smaller, or ask the operator to raise KEELSTONE_MAX_PACKAGE_MB.",
-        )
+    check_size(len(data), max_bytes)
     members: dict[str, bytes] = {}
     for name, mode, offset, size, compressed, method, flags in _directory(data):
         _check_name(name, members)
@@ -86,6 +80,17 @@ def read_archive(data: bytes, max_bytes: int) -> dict[str, bytes]:
             fix="The file was damaged or repacked. Download it again, or build it anew.",
         )
     return members
+
+
+def check_size(size: int, max_bytes: int) -> None:
+    """Raise PackageTooLarge if a package of ``size`` bytes is too large; ask before reading a file."""
+    if size > max_bytes:
+        raise PackageTooLarge(
+            "The package is larger than allowed.",
+            expected=f"at most {max_bytes:,} bytes",
+            found=f"{size:,} bytes",
+            fix="Make the component smaller, or ask the operator to raise KEELSTONE_MAX_PACKAGE_MB.",
+        )
 
 
 def _directory(data: bytes) -> list[tuple[str, int, int, int, int, int, int]]:

@@ -116,6 +116,7 @@ class MarketplaceClient:
         publisher = _checked_id(plugin).partition("/")[0]
         parse_version(version)
         with self._session() as updater:
+            self._read_index(updater, plugin)
             self._sync(updater, plugin, publisher)
             walker = self._walker()
             key_set, release = walker.key_set(publisher), walker.index(plugin).find(version)

@@ -7,6 +7,7 @@ keys through the same chain as everything else.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,8 @@ def read_key_set(document: bytes) -> KeySet:
             found=error.found,
             fix="Sign it with each of the keys.",
         ) from error
-    return KeySet(publisher, version, threshold, keys, document)
+    # Canonical, so that the same key set is the same document however it was sent.
+    return KeySet(publisher, version, threshold, keys, canonical_json(json.loads(document)))
 
 
 def _shape(body: Any) -> tuple[str, int, int, dict[str, SSlibKey]]:

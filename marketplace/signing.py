@@ -131,6 +131,12 @@ def release_predicate(package: Package) -> dict[str, Any]:
     }
 
 
+def sign_yank(plugin: str, version: str, digest: str, reason: str, key: SigningKey) -> bytes:
+    """The publisher's statement that withdraws a release, as DSSE JSON bytes."""
+    predicate = {"plugin": plugin, "version": version, "reason": reason}
+    return sign_statement(YANK, {f"{plugin}@{version}": digest}, predicate, key)
+
+
 def verify_release(
     package: Package, envelope: bytes | None, keys: Mapping[str, SSlibKey], threshold: int = 1
 ) -> Statement:

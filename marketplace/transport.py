@@ -35,10 +35,10 @@ class Transport(Protocol):
 
 
 class RegistryTransport:
-    """Straight to a registry's folder. Closing it does not close the reader, which others may use."""
+    """Straight to a registry's folder. ``owned`` closes the reader with the transport."""
 
-    def __init__(self, reader: RegistryReader) -> None:
-        self._reader = reader
+    def __init__(self, reader: RegistryReader, *, owned: bool = False) -> None:
+        self._reader, self._owned = reader, owned
 
     def stream(self, path: str) -> Iterator[bytes]:
         """See :class:`Transport`."""
@@ -58,7 +58,9 @@ class RegistryTransport:
         return [entry.id for entry in self._reader.search(query, limit)]
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Close the reader if it is ours."""
+        if self._owned:
+            self._reader.close()
 
 
 class HttpTransport:

@@ -1,0 +1,196 @@
+"""The author's commands: keygen, sign, verify, publish, yank."""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marketplace.cli.shared import PLUGIN_HELP, load_settings, print_rows, signing_key
+from plugin_sdk.terminal import CommandTree, JsonOption, RemoteError, command, err, out, progress, show
+
+if TYPE_CHECKING:
+    from kernel.settings import Settings
+    from marketplace.door import Door
+
+FileArgument = Annotated[Path, typer.Argument(help="A package, <publisher>.<name>-<version>.keelstone.")]
+
+
+def add_author_commands(tree: CommandTree) -> None:
+    """Add them to the group ``plugin``."""
+    group = tree.group("plugin", PLUGIN_HELP)
+
+    @group.command("keygen")
+    @command
+    def keygen(
+        publisher: Annotated[str, typer.Argument(help="The namespace to publish under: the id's first part.")],
+        json: JsonOption = False,
+    ) -> None:
+        """Make the signing key of a publisher. Keep its file: who loses it loses the namespace."""
+        from marketplace.keys import check_publisher, publisher_keys
+
+        folder = publisher_keys(load_settings().home)
+        key = folder.create(check_publisher(publisher))
+        data = {
+            "publisher": publisher,
+            "key": key.id,
+            "file": str(folder.path(publisher)),
+            "public": key.public.to_dict(),
+        }
+        show(data, json, lambda: print_rows({"publisher": publisher, "key": key.id, "file": data["file"]}))
+
+    @group.command("sign")
+    @command
+    def sign(
+        path: Annotated[Path, typer.Argument(help="The plugin's folder, or a package to sign again.")] = Path("."),
+        json: JsonOption = False,
+    ) -> None:
+        """Pack the built plugin and sign it with its publisher's key."""
+        from kernel.manifest import load_manifest
+        from marketplace.package import read_package
+        from marketplace.publishing import component_path, read_signed, sign_folder, sign_package, write_signature
+
+        settings = load_settings()
+        limit = settings.max_package_mb * 1024 * 1024
+        with progress("Packing and signing", json=json):
+            if path.is_dir():
+                manifest = load_manifest(path)
+                component = component_path(path, manifest.short_name)
+                signed = sign_folder(path, component, signing_key(settings, manifest.publisher), max_bytes=limit)
+                file, signature = signed.write(path / "build")
+            else:
+                data, _ = read_signed(path, max_bytes=limit)
+                publisher = read_package(data, max_bytes=limit).manifest.publisher
+                signed = sign_package(data, signing_key(settings, publisher), max_bytes=limit)
+                file, signature = path, write_signature(path, signed.envelope)
+        package = signed.package
+        result: dict[str, Any] = {
+            "plugin": package.manifest.id,
+            "version": package.manifest.version,
+            "file": str(file),
+            "signature": str(signature),
+            "digest": package.digest,
+            "size": len(package.data),
+        }
+        show(result, json, lambda: print_rows(result))
+
+    @group.command("verify")
+    @command
+    def verify(
+        file: FileArgument,
+        offline: Annotated[bool, typer.Option("--offline", help="Do not ask the marketplace for news.")] = False,
+        json: JsonOption = False,
+    ) -> None:
+        """Check a package link by link, from the trusted root to its manifest."""
+        from marketplace.connect import open_client
+        from marketplace.publishing import read_signed
+
+        settings = load_settings()
+        data, envelope = read_signed(file, max_bytes=settings.max_package_mb * 1024 * 1024)
+        client = open_client(settings)
+
+        async def run() -> Any:
+            try:
+                return await client.verify(data, envelope, offline=offline)
+            finally:
+                await client.close()
+
+        with progress("Verifying", json=json):
+            result = asyncio.run(run())
+        package = result.package
+        document = {
+            "verified": True,
+            "plugin": package.manifest.id,
+            "version": package.manifest.version,
+            "digest": package.digest,
+            "chain": list(package.chain),
+            "notes": list(result.notes),
+        }
+
+        def text() -> None:
+            for line in package.chain:
+                out.print(f"  ✓ {line}", markup=False)
+            for note in result.notes:
+                err.print(f"  ! {note}", style="yellow", markup=False)
+            out.print(f"{package.manifest.id} {package.manifest.version} is verified.", markup=False)
+
+        show(document, json, text)
+
+    @group.command("publish")
+    @command
+    def publish(
+        file: Annotated[Path | None, typer.Argument(help="The signed package. Default: the newest in build/.")] = None,
+        json: JsonOption = False,
+    ) -> None:
+        """Publish a signed package; the first one also binds the namespace to your key."""
+        from marketplace.door import open_door
+        from marketplace.package import read_package
+        from marketplace.publishing import read_signed, signature_path
+
+        settings = load_settings()
+        file = file or _newest_package(Path("build"))
+        limit = settings.max_package_mb * 1024 * 1024
+        data, envelope = read_signed(file, max_bytes=limit)
+        publisher = read_package(data, max_bytes=limit).manifest.publisher
+        parts = {"package": (file.name, data, "application/zip")}
+        if envelope is not None:
+            parts["signature"] = (signature_path(file).name, envelope, "application/json")
+        with open_door(tree, settings) as door, progress("Publishing", json=json):
+            registered = _ensure_namespace(door, settings, publisher)
+            receipt = door.request("POST", "/publish", files=parts)
+        file.with_name(file.name + ".receipt.json").write_text(jsonlib.dumps(receipt, indent=2), encoding="utf-8")
+
+        def text() -> None:
+            if registered:
+                out.print(f"Namespace {publisher} is now bound to your key {registered['keys'][0][:16]}.", markup=False)
+            print_rows({k: receipt[k] for k in ("plugin", "version", "state", "digest", "size", "published")})
+
+        show({"namespace": registered, "receipt": receipt}, json, text)
+
+    @group.command("yank")
+    @command
+    def yank(
+        plugin: Annotated[str, typer.Argument(help="The plugin's id, publisher/name.")],
+        version: Annotated[str, typer.Argument(help="The version to withdraw.")],
+        reason: Annotated[str, typer.Option("--reason", help="Why; shown to everybody.")],
+        json: JsonOption = False,
+    ) -> None:
+        """Withdraw a release from new installs. Those who run it keep it."""
+        from marketplace.door import open_door
+        from marketplace.signing import sign_yank
+
+        settings = load_settings()
+        key = signing_key(settings, plugin.partition("/")[0])
+        with open_door(tree, settings) as door:
+            page = door.request("GET", f"/plugins/{plugin}/versions/{version}")
+            envelope = sign_yank(plugin, version, page["release"]["digest"], reason, key)
+            receipt = door.request("POST", "/yank", json=jsonlib.loads(envelope))
+        show(receipt, json, lambda: print_rows({k: receipt[k] for k in ("plugin", "version", "state")}))
+
+
+def _ensure_namespace(door: Door, settings: Settings, publisher: str) -> dict[str, Any] | None:
+    """Register the namespace with this machine's key if nobody has yet; what was registered."""
+    from marketplace.namespaces import make_key_set
+
+    try:
+        door.request("GET", f"/namespaces/{publisher}")
+        return None
+    except RemoteError as error:
+        if error.body.get("code") != "namespace-unknown":
+            raise
+    document = make_key_set(publisher, [signing_key(settings, publisher)]).document
+    registered: dict[str, Any] = door.request("POST", "/namespaces", json=jsonlib.loads(document))
+    return registered
+
+
+def _newest_package(folder: Path) -> Path:
+    from kernel.errors import NotFound
+    from marketplace.package import SUFFIX
+
+    found = sorted(folder.glob(f"*{SUFFIX}"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise NotFound(f"There is no package in {folder}.", file=str(folder), fix="Run `keelstone plugin sign` first.")
+    return found[-1]

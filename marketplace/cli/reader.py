@@ -1,0 +1,60 @@
+"""Commands for everybody: search, info."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from marketplace.cli.shared import MARKETPLACE_HELP, load_settings, print_rows, print_table
+from plugin_sdk.terminal import CommandTree, JsonOption, command, show
+
+
+def add_reader_commands(tree: CommandTree) -> None:
+    """Add them to the group ``marketplace``."""
+    group = tree.group("marketplace", MARKETPLACE_HELP)
+
+    @group.command("search")
+    @command
+    def search(
+        query: Annotated[str, typer.Argument(help="Words to look for. Nothing: the newest plugins.")] = "",
+        limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="At most this many.")] = 20,
+        json: JsonOption = False,
+    ) -> None:
+        """Find plugins by name, keyword or text."""
+        from marketplace.door import open_door
+
+        with open_door(tree, load_settings()) as door:
+            answer = door.request("GET", "/search", params={"q": query, "limit": limit})
+        results = answer["results"]
+        columns = ("id", "latest", "name", "summary")
+        rows = [[entry[column] for column in columns] for entry in results]
+        show(answer, json, lambda: print_table(columns, rows, "Nothing found."))
+
+    @group.command("info")
+    @command
+    def info(
+        plugin: Annotated[str, typer.Argument(help="The plugin's id, publisher/name.")], json: JsonOption = False
+    ) -> None:
+        """Show a plugin: what it does, what it asks for, and its releases."""
+        from marketplace.door import open_door
+
+        with open_door(tree, load_settings()) as door:
+            page = door.request("GET", f"/plugins/{plugin}")
+            entry = page["entry"]
+            detail = door.request("GET", f"/plugins/{plugin}/versions/{entry['latest']}") if entry else None
+
+        def text() -> None:
+            if entry and detail:
+                print_rows({k: entry[k] for k in ("id", "name", "summary", "latest", "license", "publisher")})
+                asked = detail["manifest"].get("capabilities", {})
+                reasons = [[name, asked[name]["why"]] for name in entry["capabilities"]]
+                print_table(("asks for", "why"), reasons, "It asks for nothing.")
+            columns = ("version", "published", "kernel", "withdrawn", "sha256")
+            rows = [
+                [r["version"], r["published"], r["kernel"], (r["yanked"] or {}).get("reason", ""), r["digest"][:16]]
+                for r in page["releases"]
+            ]
+            print_table(columns, rows, "No releases.")
+
+        show({**page, "manifest": detail["manifest"] if detail else None}, json, text)

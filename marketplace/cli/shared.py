@@ -1,0 +1,52 @@
+"""What the marketplace's commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from plugin_sdk.terminal import out
+
+if TYPE_CHECKING:
+    from kernel.settings import Settings
+    from marketplace.keys import SigningKey
+
+PLUGIN_HELP = "Write, build, test, sign and publish plugins."
+MARKETPLACE_HELP = "Find, install and keep up to date what others have published."
+
+
+def load_settings() -> Settings:
+    """The settings of this machine."""
+    from kernel.settings import Settings
+
+    return Settings()
+
+
+def signing_key(settings: Settings, publisher: str) -> SigningKey:
+    """The publisher's private key on this machine. Raises KeyMissing."""
+    from marketplace.keys import publisher_keys
+
+    return publisher_keys(settings.home).load(publisher)
+
+
+def print_rows(rows: dict[str, Any]) -> None:
+    """Names and values, one a line."""
+    width = max(len(name) for name in rows)
+    for name, value in rows.items():
+        out.print(f"{name:<{width}}  {value}", markup=False)
+
+
+def print_table(columns: tuple[str, ...], rows: list[list[Any]], empty: str) -> None:
+    """A table for people, or the sentence ``empty``."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        out.print(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        # Text, because a publisher's words must not act as markup.
+        table.add_row(*(Text(str(cell)) for cell in row))
+    out.print(table)

@@ -1,0 +1,235 @@
+"""The marketplace's REST service: mounted at /marketplace in the embedded platform, or on its own.
+
+Reading is open. Writing is authorised by signatures alone: a namespace's key set is signed by its
+keys, a release and a yank by the namespace's key; no session or token is involved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import FileResponse, Response
+from starlette.datastructures import UploadFile
+
+from kernel.errors import NotFound, ValidationFailed
+from marketplace.http import BodyLimit, add_problem_handlers
+from marketplace.index import Release, Yank, entry_of
+from marketplace.package import SUFFIX, read_package
+from marketplace.registry import NamespaceRecord, Receipt, Registry
+from plugin_sdk.services import MarketplaceEntry
+
+_FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+_NEVER = {"Cache-Control": "no-cache"}
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """What a search found, best first."""
+
+    results: list[MarketplaceEntry]
+
+
+@dataclass(frozen=True)
+class ReleaseSummary:
+    """One release without its manifest. ``size`` is in bytes; ``published`` ISO 8601 in UTC."""
+
+    version: str
+    digest: str
+    size: int
+    kernel: str
+    published: str
+    yanked: Yank | None
+
+
+@dataclass(frozen=True)
+class PluginPage:
+    """One plugin with all its releases, newest first. ``entry`` is null if all are withdrawn."""
+
+    id: str
+    entry: MarketplaceEntry | None
+    releases: list[ReleaseSummary]
+
+
+@dataclass(frozen=True)
+class ReleasePage:
+    """One release: its manifest, texts and signature."""
+
+    plugin: str
+    release: ReleaseSummary
+    manifest: dict[str, Any]
+    readme: str
+    changelog: str
+    envelope: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """The key set that a namespace is bound to."""
+
+    publisher: str
+    version: int
+    threshold: int
+    keys: list[str]
+
+
+def create_app(registry: Registry, *, lifespan: Lifespan | None = None) -> FastAPI:
+    """The service over ``registry``, which the caller opens and closes (or ``lifespan`` does)."""
+    app = FastAPI(
+        title="Keelstone marketplace",
+        version="1",
+        summary="Search, signed metadata, packages; publishing by signature.",
+        lifespan=lifespan,
+    )
+    app.add_middleware(BodyLimit, max_package_bytes=registry.max_package_bytes)
+    add_problem_handlers(app)
+    _add_reading(app, registry)
+    _add_files(app, registry)
+    _add_writing(app, registry)
+    return app
+
+
+def standalone_lifespan(registry: Registry, report: Callable[[str], None] = lambda warning: None) -> Lifespan:
+    """Keeps the registry's metadata fresh while the service runs, and closes the registry after it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        keeper = asyncio.create_task(registry.keep_fresh(report))
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+            await registry.close()
+
+    return lifespan
+
+
+def _add_reading(app: FastAPI, registry: Registry) -> None:
+    reader = registry.reader
+
+    @app.get("/healthz", summary="Whether the service and its database answer")
+    def healthz() -> dict[str, str]:
+        return {"status": "ok" if reader.metadata("timestamp.json") else "empty"}
+
+    @app.get("/search", summary="Find plugins")
+    def search(
+        q: Annotated[str, Query(max_length=200)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
+    ) -> SearchResults:
+        return SearchResults(reader.search(q, limit))
+
+    @app.get("/plugins/{publisher}/{name}", summary="One plugin and its releases")
+    def plugin(publisher: str, name: str) -> PluginPage:
+        index = reader.index(f"{publisher}/{name}")
+        entry = entry_of(index) if index.installable() else None
+        return PluginPage(index.plugin, entry, [_summary(release) for release in index.releases])
+
+    @app.get("/plugins/{publisher}/{name}/versions/{version}", summary="One release")
+    def release(publisher: str, name: str, version: str) -> ReleasePage:
+        found = reader.index(f"{publisher}/{name}").find(version)
+        path = reader.package_path(found.digest) if found else None
+        if found is None or path is None:
+            raise NotFound(f"There is no release {publisher}/{name} {version}.", plugin=f"{publisher}/{name}")
+        package = read_package(path.read_bytes(), max_bytes=max(found.size, 1))
+        return ReleasePage(
+            plugin=package.manifest.id,
+            release=_summary(found),
+            manifest=dict(found.manifest),
+            readme=package.readme,
+            changelog=package.changelog,
+            envelope=dict(found.envelope),
+        )
+
+    @app.get("/namespaces/{publisher}", summary="The keys of a namespace")
+    def namespace(publisher: str) -> Namespace:
+        found = reader.key_set(publisher)
+        return Namespace(found.publisher, found.version, found.threshold, list(found.keys))
+
+
+def _add_files(app: FastAPI, registry: Registry) -> None:
+    reader = registry.reader
+
+    @app.get("/metadata/{name}", summary="TUF metadata", response_class=Response)
+    def metadata(name: str) -> Response:
+        body = reader.metadata(name)
+        if body is None:
+            raise NotFound(f"There is no metadata {name}.", file=name)
+        lasting = name[0].isdigit()
+        return Response(body, media_type="application/json", headers=_FOREVER if lasting else _NEVER)
+
+    @app.get("/targets/{path:path}", summary="TUF target documents", response_class=Response)
+    def target(path: str) -> Response:
+        body = reader.target(path)
+        if body is None:
+            raise NotFound(f"There is no target {path}.", file=path)
+        return Response(body, media_type="application/json", headers=_FOREVER)
+
+    @app.get(
+        "/packages/{digest}", summary="A package, by the SHA-256 that its index gives", response_class=FileResponse
+    )
+    def package(digest: str) -> FileResponse:
+        path = reader.package_path(digest)
+        if path is None:
+            raise NotFound("There is no such package.", found=digest)
+        return FileResponse(path, media_type="application/zip", filename=f"{digest}{SUFFIX}", headers=_FOREVER)
+
+
+def _add_writing(app: FastAPI, registry: Registry) -> None:
+    envelope_body = {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object", "description": "A DSSE envelope."}}},
+        }
+    }
+    binary = {"type": "string", "format": "binary"}
+    package_body = {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["package", "signature"],
+                        "properties": {"package": binary, "signature": binary},
+                    }
+                }
+            },
+        }
+    }
+
+    # The key set, not a session, says who may: it must be signed by the keys that it names.
+    @app.post("/namespaces", status_code=201, summary="Bind a namespace to keys", openapi_extra=envelope_body)
+    async def register(request: Request) -> NamespaceRecord:
+        return await registry.register_namespace(await request.body())
+
+    @app.post("/publish", status_code=201, summary="Publish a signed package", openapi_extra=package_body)
+    async def publish(request: Request) -> Receipt:
+        # Parsed here and not by FastAPI, which would turn the body limit's refusal into a vague 400.
+        async with request.form(max_files=2, max_fields=2) as form:
+            package, signature = await _part(form.get("package")), await _part(form.get("signature"))
+        if package is None:
+            raise ValidationFailed("The form has no part named package.", expected="package and signature")
+        return await registry.publish(package, signature)
+
+    @app.post("/yank", summary="Withdraw a release from new installs", openapi_extra=envelope_body)
+    async def yank(request: Request) -> Receipt:
+        return await registry.yank(await request.body())
+
+
+async def _part(part: UploadFile | str | None) -> bytes | None:
+    if isinstance(part, str):
+        return part.encode()
+    return await part.read() if part is not None else None
+
+
+def _summary(release: Release) -> ReleaseSummary:
+    return ReleaseSummary(
+        release.version, release.digest, release.size, release.kernel, release.published, release.yanked
+    )

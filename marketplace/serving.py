@@ -1,0 +1,45 @@
+"""The role ``marketplace``: the service on its own, with uvicorn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import cast
+
+from kernel.settings import Settings
+from marketplace.connect import max_package_bytes, registry_folder
+from marketplace.registry import Registry
+from marketplace.validator import ComponentInspector
+from plugin_sdk.terminal import err
+
+INSPECTORS = "keelstone.component_inspector"
+"""Entry-point group by which a package that can look inside components offers it."""
+
+
+def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces: bool) -> None:
+    """Serve the registry in the data folder until interrupted."""
+    import uvicorn
+
+    from marketplace.service import create_app, standalone_lifespan
+
+    registry = Registry.open(
+        registry_folder(settings),
+        max_package_bytes=max_package_bytes(settings),
+        inspect_component=find_inspector(),
+        open_namespaces=open_namespaces,
+    )
+    app = create_app(registry, lifespan=standalone_lifespan(registry, report=_warn))
+    err.print(f"Marketplace over {registry_folder(settings)}; Ctrl-C stops it.", markup=False)
+    uvicorn.run(app, host=host, port=port, log_level=settings.log_level)
+
+
+def find_inspector() -> ComponentInspector | None:
+    """The installed component inspector, or None if no package offers one."""
+    for entry in entry_points(group=INSPECTORS):
+        make = cast("Callable[[], ComponentInspector]", entry.load())
+        return make()
+    return None
+
+
+def _warn(warning: str) -> None:
+    err.print(warning, style="yellow", markup=False)
