@@ -25,7 +25,7 @@ from kernel.settings import Settings
 from plugin_sdk.testing.fakes import FakeKv
 from plugin_sdk.testing.samples import sample_event
 from plugin_sdk.testing.web import FakeWeb
-from plugin_sdk.toolchain.builder import BUILD, find_component
+from plugin_sdk.toolchain.builder import BUILD, built_component
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Guest:
         self.kv = FakeKv()
         self.events: list[NewEvent] = []
         self.logs: list[LogLine] = []
-        self._component = component or find_component(folder, self.manifest)
+        self._component = component or built_component(folder, self.manifest)
         self._digest = ""
         self._runtime: GuestRuntime | None = None
         self._web: FakeWeb | None = None
@@ -198,7 +198,7 @@ class Guest:
     async def _running(self) -> GuestRuntime:
         if self._runtime is not None:
             return self._runtime
-        if self._component is None or not self._component.is_file():
+        if not self._component.is_file():
             raise NotFound(
                 f"{self.manifest.id} has no component yet.",
                 plugin=self.manifest.id,

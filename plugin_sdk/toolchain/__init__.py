@@ -3,7 +3,7 @@
 Compilers are fetched once, pinned by version and digest, into a folder that all plugins share.
 """
 
-from plugin_sdk.toolchain.builder import BuiltComponent, build_plugin, built_component, find_component
+from plugin_sdk.toolchain.builder import BuiltComponent, build_plugin, built_component
 from plugin_sdk.toolchain.errors import BuildFailed, ToolchainUnavailable
 from plugin_sdk.toolchain.fetch import Toolchains, toolchain_folder
 from plugin_sdk.toolchain.world import component_imports, compose_world
@@ -17,6 +17,5 @@ __all__ = [
     "built_component",
     "component_imports",
     "compose_world",
-    "find_component",
     "toolchain_folder",
 ]

@@ -43,14 +43,6 @@ def built_component(folder: Path, manifest: PluginManifest) -> Path:
     return folder / BUILD / f"{manifest.short_name}.component.wasm"
 
 
-def find_component(folder: Path, manifest: PluginManifest) -> Path | None:
-    """The component of the plugin in ``folder``: the one built, else the one kept beside the manifest."""
-    for path in (built_component(folder, manifest), folder / f"{manifest.short_name}.component.wasm"):
-        if path.is_file():
-            return path
-    return None
-
-
 def build_plugin(folder: Path, tools: Toolchains | None = None, *, force: bool = False) -> BuiltComponent:
     """Build the plugin in ``folder``, or find that nothing changed since the last time.
 
@@ -74,6 +66,8 @@ def build_plugin(folder: Path, tools: Toolchains | None = None, *, force: bool =
     scratch.write_bytes(component)
     scratch.replace(target)
     stamp.write_text(json.dumps({"key": key, "digest": hashlib.sha256(component).hexdigest()}))
+    # After a failure the stage stays: the compiler's messages point into it.
+    shutil.rmtree(stage, ignore_errors=True)
     return _describe(target, component, manifest, fresh=True)
 
 

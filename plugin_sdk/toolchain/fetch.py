@@ -221,6 +221,6 @@ def _pinned(pins: Path) -> tuple[str, str]:
 
 def _gist(output: str, lines: int = 3) -> str:
     """The lines of a package manager's complaint that say something, without addresses."""
-    told = [line.strip() for line in output.splitlines() if re.search(r"error|err!|fail|hash|resolve", line, re.I)]
+    told = [line.strip() for line in output.splitlines() if re.match(r"\s*(npm )?(error|err!)", line, re.I)]
     text = " / ".join(told[:lines]) or output.strip()[-300:] or "no explanation"
     return re.sub(r"https?://\S+", "the registry", text)[:600]

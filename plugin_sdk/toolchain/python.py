@@ -35,10 +35,10 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
         *("-p", ".", "-p", str(folder / source.parent), "-p", str(LIBRARY)),
         *("-o", component.name, _ENTRY),
         cwd=stage,
-        env={"VIRTUAL_ENV": str(stage / "venv")},
+        env={"VIRTUAL_ENV": str(stage / "venv"), "RUST_BACKTRACE": "0"},
     )
     if done.returncode or not component.is_file():
-        output = (done.stderr or done.stdout).strip()
+        output = _python_says((done.stderr or done.stdout).strip())
         raise BuildFailed(
             "Python does not import the plugin.",
             plugin=manifest.id,
@@ -62,7 +62,7 @@ import {module} as plugin
 dispatcher = Dispatcher(plugin)
 missing = sorted(set({sorted(manifest.hooks)!r}) - set(dispatcher.hooks))
 if missing:
-    raise SystemExit("no function is marked @hook for " + ", ".join(missing))
+    raise LookupError("no function is marked @hook for " + ", ".join(missing))
 
 
 class WitWorld(wit_world.WitWorld):
@@ -72,6 +72,12 @@ class WitWorld(wit_world.WitWorld):
         except GuestFailure as failure:
             raise Err(str(failure)) from None
 '''
+
+
+def _python_says(output: str) -> str:
+    """The guest's own traceback, out of the compiler's around it."""
+    inner = output.split("\nCaused by:")[0].split("\nStack backtrace:")[0].strip()
+    return inner.rpartition("AssertionError: ")[2] if inner.startswith("Traceback") else inner
 
 
 def _fix(output: str) -> str:
