@@ -6,6 +6,7 @@ contribute. ``Platform.start`` runs the same order over time; ``stop`` runs it b
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
@@ -29,6 +30,7 @@ from kernel.errors import ConfigurationError, KeelstoneError
 from kernel.events import Event, EventTypes
 from kernel.guests import Guests
 from kernel.hooks import Dispatcher, Implementation, save_effects
+from kernel.manifest import PluginManifest
 from kernel.permissions import Permission, declared_permissions
 from kernel.ports import BlobStore, Bus, Database, EventStore, GuestCall, GuestResult, GuestRuntime, KvStore
 from kernel.ports import KeyProvider, LogLine, Transaction
@@ -36,6 +38,9 @@ from kernel.projections import Projections
 from kernel.relay import Relay
 from kernel.settings import Settings
 from kernel.telemetry import Telemetry, start_tracing
+from marketplace.connect import max_package_bytes, open_client, registry_folder
+from marketplace.registry import Registry
+from marketplace.service import create_app as create_marketplace
 from plugin_sdk.contributions import HealthCheck, PluginContext
 from plugin_sdk.services import ActivationControl, Marketplace, PermissionCatalogue, Services
 
@@ -73,6 +78,7 @@ class Platform:
     runtime: GuestRuntime
     telemetry: Telemetry
     held_back: list[HeldBack]
+    registry: Registry | None = None
     marketplace_app: Any = None
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     instance: str = field(default_factory=new_id)
@@ -102,6 +108,9 @@ class Platform:
             stack.callback(self.database.on_events(self.relay.wake))
             await self.relay.start()
             stack.push_async_callback(self.relay.close)
+            if self.registry is not None:
+                fresh = asyncio.create_task(self.registry.keep_fresh(logger.warning), name="marketplace-keep-fresh")
+                stack.push_async_callback(_cancel, fresh)
             self._stack = stack.pop_all()
         self.ready = True
         for held in self.held_back:
@@ -140,6 +149,11 @@ class Platform:
                 await started
 
 
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 def bootstrap(settings: Settings) -> Platform:
     """Wire a platform. Does no I/O beyond making the data folder and reading manifests and keys."""
     settings.home.mkdir(parents=True, exist_ok=True)
@@ -168,7 +182,7 @@ def bootstrap(settings: Settings) -> Platform:
     services.publish(ActivationControl, sync)
     services.publish(PermissionCatalogue, _Permissions(hooks, _own_permissions()))
     closing: list[Callable[[], Awaitable[None]]] = []
-    market, market_app = _marketplace(settings, closing)
+    registry, market_app, market = _marketplace(settings, closing)
     services.publish(Marketplace, market)
     closing += _tracing(settings, telemetry)
 
@@ -209,9 +223,39 @@ def bootstrap(settings: Settings) -> Platform:
         runtime=runtime,
         telemetry=telemetry,
         held_back=held_back,
+        registry=registry,
         marketplace_app=market_app,
         closing=closing,
     )
+
+
+def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]]) -> tuple[Registry | None, Any, Any]:
+    """The embedded registry with its service, unless a marketplace elsewhere is named; and the client."""
+    registry = None
+    app = None
+    if settings.marketplace_url is None:
+        registry = Registry.open(
+            registry_folder(settings),
+            max_package_bytes=max_package_bytes(settings),
+            inspect_component=_inspect_component,
+        )
+        app = create_marketplace(registry)
+        closing.append(registry.close)
+    client = open_client(settings, registry)
+    closing.append(client.close)
+    return registry, app, client
+
+
+def _inspect_component(component: bytes, manifest: PluginManifest) -> list[str]:
+    """What is wrong with a component, as far as its imports tell (for the marketplace's validator)."""
+    from sandbox.binary import imports_of
+    from sandbox.contract import check_imports
+
+    try:
+        check_imports(imports_of(component), manifest)
+    except KeelstoneError as error:
+        return [str(error)]
+    return []
 
 
 def _observers(hooks: Dispatcher, kv: KvStore, event: Event) -> list[EventHandler]:
@@ -286,6 +330,3 @@ def _tracing(settings: Settings, telemetry: Telemetry) -> list[Callable[[], Awai
         provider.shutdown()
 
     return [shut_down]
-
-
-__all__ = ["KeelstoneError", "Platform", "bootstrap"]

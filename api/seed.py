@@ -5,13 +5,18 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 
 from api.bootstrap import Platform
 from api.cli.connection import Credentials
 from kernel.context import PLATFORM_TENANT, system_context
 from kernel.errors import Conflict
+from kernel.manifest import MANIFEST_FILE, load_manifest
+from marketplace.keys import publisher_keys
+from marketplace.publishing import component_path, publish_folder
 from plugin_sdk.services import CredentialStore, TenantDirectory, UserDirectory
 
+EXAMPLES_PUBLISHER = "keelstone-examples"
 TENANTS = (("acme", "Acme"), ("globex", "Globex"))
 
 
@@ -31,7 +36,8 @@ async def ensure_operator(platform: Platform) -> SignIn | None:
 
 
 async def seed(platform: Platform) -> list[SignIn]:
-    """Two tenants with an admin each. Doing it again changes nothing."""
+    """Two tenants with an admin each, and the example plugins. Doing it again changes nothing."""
+    await publish_examples(platform)
     directory = platform.services.find(TenantDirectory)
     if directory is None:
         return []
@@ -43,6 +49,21 @@ async def seed(platform: Platform) -> list[SignIn]:
         if person is not None:
             made.append(person)
     return made
+
+
+async def publish_examples(platform: Platform) -> list[str]:
+    """Publish the example plugins whose components are built into the embedded marketplace; their ids."""
+    if platform.registry is None:
+        return []
+    key = publisher_keys(platform.settings.home).load_or_create(EXAMPLES_PUBLISHER)
+    published = []
+    with as_file(files("plugin_sdk") / "examples") as examples:
+        for folder in sorted(p for p in examples.iterdir() if (p / MANIFEST_FILE).exists()):
+            component = component_path(folder, load_manifest(folder).short_name)
+            if component.exists():
+                receipt = await publish_folder(platform.registry, folder, component, key)
+                published.append(receipt.plugin)
+    return published
 
 
 async def _ensure_person(platform: Platform, tenant: str, email: str, name: str, role: str) -> SignIn | None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json as jsonlib
 import os
+import signal
 import socket
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kernel.errors import ConfigurationError, KeelstoneError
 from kernel.settings import Settings
 from plugin_sdk.terminal import CommandTree, JsonOption, command, err, out, show
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 def register(tree: CommandTree) -> None:
@@ -122,9 +128,8 @@ async def run_server(settings: Settings, json: bool) -> int:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     platform = bootstrap(settings)
     app = create_app(platform, manage=False)
-    server = uvicorn.Server(
-        uvicorn.Config(asgi(platform, app), log_config=None, access_log=False, lifespan="off", server_header=False)
-    )
+    config = uvicorn.Config(asgi(platform, app), log_config=None, access_log=False, lifespan="off", server_header=False)
+    server = _quiet_server(config)
     noted = settings.home / "server.json"
     await platform.start()
     try:
@@ -145,6 +150,28 @@ async def run_server(settings: Settings, json: bool) -> int:
     if not json:
         err.print("Keelstone stopped cleanly; everything is kept for the next start.")
     return 0
+
+
+def _quiet_server(config: uvicorn.Config) -> uvicorn.Server:
+    """A server that ends on SIGINT and SIGTERM and then returns, so that the platform can stop too.
+
+    uvicorn raises the signal again once it has stopped, which would end the process there and then.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            loop = asyncio.get_running_loop()
+            for name in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(name, self.handle_exit, name, None)
+            try:
+                yield
+            finally:
+                for name in (signal.SIGINT, signal.SIGTERM):
+                    loop.remove_signal_handler(name)
+
+    return Server(config)
 
 
 def _listen(settings: Settings) -> socket.socket:
