@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from kernel.errors import KeelstoneError, ManifestError
 from kernel.hookspecs import hook_spec
@@ -20,8 +21,18 @@ from plugin_sdk.toolchain.world import WIT, capabilities_of, component_imports, 
 BUILD = "build"
 """Folder of everything generated, inside the plugin's folder."""
 
-_COMPILERS = {"assemblyscript": assemblyscript, "python": python}
 _SUFFIXES = {"assemblyscript": ".ts", "python": ".py"}
+
+
+class Compiler(Protocol):
+    """One language's way from source to component. ``LIBRARY`` is the guest library it compiles in."""
+
+    @property
+    def LIBRARY(self) -> Path: ...
+
+    def compile_component(self, folder: Path, stage: Path, manifest: PluginManifest, tools: Toolchains) -> bytes:
+        """The component. Raises BuildFailed or ToolchainUnavailable."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +59,29 @@ def build_plugin(folder: Path, tools: Toolchains | None = None, *, force: bool =
 
     Raises ManifestError, BuildFailed or ToolchainUnavailable.
     """
+    compilers = {"assemblyscript": assemblyscript, "python": python}
+    return compile_with(compilers, folder, tools or Toolchains(), force=force)
+
+
+def compile_with(
+    compilers: Mapping[str, Compiler], folder: Path, tools: Toolchains, *, force: bool = False
+) -> BuiltComponent:
+    """:func:`build_plugin` with the compiler of each language given."""
     folder = folder.resolve()
     manifest = load_manifest(folder)
     source = _source(folder, manifest)
     assert manifest.build is not None
+    compiler = compilers[manifest.build.language]
     target = built_component(folder, manifest)
     stamp = target.with_suffix(".json")
-    key = _key(folder, source, manifest)
+    key = _key(folder, source, compiler.LIBRARY)
     if not force and (known := _up_to_date(target, stamp, key)):
         return _describe(target, known, manifest, fresh=False)
     stage = folder / BUILD / "stage"
     shutil.rmtree(stage, ignore_errors=True)
     (stage / "wit").mkdir(parents=True)
     (stage / "wit" / WIT.name).write_text(compose_world(manifest), encoding="utf-8")
-    component = _COMPILERS[manifest.build.language].compile_component(folder, stage, manifest, tools or Toolchains())
+    component = compiler.compile_component(folder, stage, manifest, tools)
     scratch = target.with_suffix(".part")
     scratch.write_bytes(component)
     scratch.replace(target)
@@ -113,10 +133,8 @@ def _source(folder: Path, manifest: PluginManifest) -> Path:
     return folder / path
 
 
-def _key(folder: Path, source: Path, manifest: PluginManifest) -> str:
+def _key(folder: Path, source: Path, library: Path) -> str:
     """Digest of everything that the component is made from."""
-    assert manifest.build is not None
-    library = _COMPILERS[manifest.build.language].LIBRARY
     digest = hashlib.sha256()
     files = [*_files(source.parent), *_files(library), *_files(PINS), *_files(Path(__file__).parent), WIT]
     for path in [folder / "plugin.toml", *files]:

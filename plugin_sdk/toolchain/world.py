@@ -9,6 +9,7 @@ https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kernel.manifest import PluginManifest
@@ -33,6 +34,15 @@ def compose_world(manifest: PluginManifest) -> str:
     return source.replace(f"{_WORLD}\n", f"{_WORLD}\n{imports}", 1)
 
 
+@contextmanager
+def _damage_reported() -> Iterator[None]:
+    try:
+        yield
+    except (IndexError, UnicodeDecodeError) as error:
+        raise BuildFailed("The WebAssembly file is damaged.", found=str(error)) from error
+
+
+@_damage_reported()
 def core_imports(module: bytes) -> list[str]:
     """Names of the modules that a core module imports from, sorted. Raises BuildFailed."""
     names = set()
@@ -45,6 +55,7 @@ def core_imports(module: bytes) -> list[str]:
     return sorted(names)
 
 
+@_damage_reported()
 def component_imports(component: bytes) -> list[str]:
     """Names of a component's imports, in order. Raises BuildFailed if it is not a component."""
     names = []
@@ -135,9 +146,6 @@ def _sections(binary: bytes, magic: bytes) -> Iterator[tuple[int, _Reader]]:
         )
     reader = _Reader(binary)
     reader.at = 8
-    try:
-        while reader.at < len(binary):
-            section = reader.byte()
-            yield section, _Reader(reader.take(reader.u32()))
-    except (IndexError, UnicodeDecodeError) as error:
-        raise BuildFailed("The WebAssembly file is damaged.", found=str(error)) from error
+    while reader.at < len(binary):
+        section = reader.byte()
+        yield section, _Reader(reader.take(reader.u32()))
