@@ -26,7 +26,7 @@ class _Reader:
 
     def byte(self) -> int:
         if self.at >= self.end:
-            raise ValueError("ends too early")
+            raise ValueError("it ends too early")
         self.at += 1
         return self.data[self.at - 1]
 
@@ -46,7 +46,7 @@ class _Reader:
 
     def raw(self, size: int) -> bytes:
         if size > self.end - self.at:
-            raise ValueError("ends too early")
+            raise ValueError("it ends too early")
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -91,7 +91,7 @@ def outline(component: bytes) -> Outline:
         return _outline(_Reader(component, 8, len(component)))
     except (ValueError, IndexError, UnicodeDecodeError) as error:
         raise BadComponent(
-            f"The component is damaged: it {error}.",
+            f"The component is damaged ({error}).",
             expected="a well-formed component",
             found=f"{len(component)} bytes",
             fix="Build and publish it again.",
@@ -130,7 +130,7 @@ def _imports(body: _Reader) -> list[str]:
         if form == 2:
             body.text()
         elif form not in (0, 1):
-            raise ValueError(f"has an import name of an unknown form {form}")
+            raise ValueError(f"an import name of an unknown form {form}")
         _skip_type(body)
     return names
 
@@ -147,7 +147,7 @@ def _skip_type(body: _Reader) -> None:
         if body.byte() == 0 or kind == 2:
             body.number()
     else:
-        raise ValueError(f"imports something of an unknown kind {kind}")
+        raise ValueError(f"an import of an unknown kind {kind}")
 
 
 def _instantiated(body: _Reader) -> list[int]:
@@ -171,7 +171,7 @@ def _instantiated(body: _Reader) -> list[int]:
 def _memories_of(module: _Reader) -> list[int]:
     """Least sizes, in bytes, of the memories that a core module defines itself."""
     if module.raw(8) != _CORE_MODULE:
-        raise ValueError("holds a damaged core module")
+        raise ValueError("a core module is not one")
     sizes = []
     for kind, body in module.sections():
         if kind == _CORE_MEMORIES:

@@ -55,13 +55,13 @@ KEELSTONE: dict[str, dict[str, Signature]] = {
 }
 """Interfaces of ``keelstone:plugin``; each name but ``types`` is also its capability's."""
 
-_OURS = re.compile(r"^keelstone:plugin/([a-z-]+)@1\.0\.\d+$")
-_WASI = re.compile(r"^wasi:(cli|clocks|random|io|filesystem|sockets)/([a-z0-9-]+)@0\.2\.\d+$")
+_OURS = re.compile(r"keelstone:plugin/([a-z-]+)@1\.0\.[0-9]+")
+_WASI = re.compile(r"wasi:(cli|clocks|random|io|filesystem|sockets)/([a-z0-9-]+)@0\.2\.[0-9]+")
 
 
 def keelstone_interface(name: str) -> str | None:
     """``kv`` for ``keelstone:plugin/kv@1.0.0``; None for anything else."""
-    found = _OURS.match(name)
+    found = _OURS.fullmatch(name)
     return found[1] if found and found[1] in KEELSTONE else None
 
 
@@ -70,7 +70,7 @@ def wasi_interface(name: str) -> str | None:
 
     Of these, sandbox.wasi answers a harmless few; calling any other ends the call.
     """
-    found = _WASI.match(name)
+    found = _WASI.fullmatch(name)
     return f"{found[1]}/{found[2]}" if found else None
 
 

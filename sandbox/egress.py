@@ -27,8 +27,8 @@ MAX_REDIRECTS = 5
 MAX_HEADERS = 64
 MAX_HEADER_CHARS = 8_192
 MAX_URL_CHARS = 4_096
-_TOKEN = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-_VALUE = re.compile(r"^[\x20-\x7e\t\x80-\xff]*$")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[\x20-\x7e\t\x80-\xff]*")
 _FORBIDDEN = frozenset(
     {
         "host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
@@ -209,9 +209,9 @@ class Egress:
         raise EgressRefused("unavailable", f"{hop.host} cannot be reached")
 
     def _context(self) -> ssl.SSLContext:
-        # Reading the certificate store takes tens of milliseconds: once, and only if needed.
+        # Reading the certificate store (or the operator's SSL_CERT_FILE) takes tens of milliseconds: once.
         if self._ssl is None:
-            self._ssl = httpx.create_ssl_context(trust_env=False)
+            self._ssl = httpx.create_ssl_context()
         return self._ssl
 
 
@@ -260,7 +260,7 @@ def _check_headers(headers: tuple[tuple[str, str], ...]) -> None:
     if len(headers) > MAX_HEADERS:
         raise EgressRefused("limit", f"more than {MAX_HEADERS} headers")
     for name, value in headers:
-        if not _TOKEN.match(name) or not _VALUE.match(value) or len(name) + len(value) > MAX_HEADER_CHARS:
+        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value) or len(name) + len(value) > MAX_HEADER_CHARS:
             raise EgressRefused("invalid", f"the header {name[:60]!r} is not well-formed")
         if name.lower() in _FORBIDDEN:
             raise EgressRefused("denied", f"the header {name} is the host's to set")

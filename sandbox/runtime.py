@@ -49,6 +49,13 @@ class SandboxRuntime:
 
     async def prepare(self, digest: str, component: bytes, manifest: PluginManifest) -> None:
         """Compile (once, in a separate process) and check the component. Raises SandboxError."""
+        try:
+            await self._prepare(digest, component, manifest)
+        except SandboxError as error:
+            error.plugin = error.plugin or manifest.id
+            raise
+
+    async def _prepare(self, digest: str, component: bytes, manifest: PluginManifest) -> None:
         limit = self._settings.max_package_mb << 20
         if len(component) > limit:
             raise BadComponent(
