@@ -260,6 +260,11 @@ class Registry:
                 outcomes = await asyncio.to_thread(self._apply, [change for change, _ in batch])
             except Exception as error:
                 outcomes = [error] * len(batch)
+            except BaseException:
+                # The process is ending (or its loop is): whoever waits must not wait for ever.
+                for _, future in [*batch, *self._waiting]:
+                    future.cancel()
+                raise
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 if not future.done():
                     future.set_result(outcome)

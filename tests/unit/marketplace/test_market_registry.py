@@ -1,0 +1,531 @@
+"""The registry: what it takes in, what it refuses, and that it never shows half a publish."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernel.errors import KeelstoneError, NotFound, ValidationFailed
+from marketplace.errors import (
+    KeyMissing,
+    MetadataExpired,
+    NamespacesClosed,
+    NamespaceTaken,
+    NamespaceUnknown,
+    RegistryDamaged,
+    ReleaseRefused,
+    SignatureInvalid,
+    SignatureMissing,
+    SignerUnknown,
+    VersionTaken,
+)
+from marketplace.keys import SigningKey, generate_key, public_key
+from marketplace.namespaces import make_key_set
+from marketplace.registry import Receipt, Registry
+from marketplace.registry.receipts import KEYS_TARGET
+from marketplace.signing import RECEIPT, canonical_json, open_statement, sign_yank
+
+Bind = Callable[..., Awaitable[None]]
+Make = Callable[..., Any]
+Open = Callable[..., Registry]
+
+
+async def outcome_code(work: Awaitable[Any]) -> str:
+    with pytest.raises(KeelstoneError) as caught:
+        await work
+    return caught.value.code
+
+
+# ------------------------------------------------------------------------------ publishing
+
+
+async def test_a_published_release_is_installable_at_once(
+    registry: Registry, register: Bind, make_release: Make
+) -> None:
+    await register(registry)
+    signed = make_release()
+    receipt = await registry.publish(signed.package.data, signed.envelope)
+    assert (receipt.plugin, receipt.version, receipt.state) == ("acme/guard", "1.0.0", "live")
+    index = registry.reader.index("acme/guard")
+    assert [r.digest for r in index.releases] == [signed.package.digest]
+    assert index.releases[0].parsed_manifest() == signed.package.manifest
+    path = registry.reader.package_path(receipt.digest)
+    assert path is not None
+    assert path.read_bytes() == signed.package.data
+
+
+async def test_asking_again_gives_the_same_receipt(registry: Registry, register: Bind, make_release: Make) -> None:
+    await register(registry)
+    signed = make_release()
+    first = await registry.publish(signed.package.data, signed.envelope)
+    before = registry.reader.metadata("timestamp.json")
+    assert await registry.publish(signed.package.data, signed.envelope) == first
+    assert registry.reader.metadata("timestamp.json") == before
+
+
+async def test_a_receipt_is_signed_by_the_registry(registry: Registry, register: Bind, make_release: Make) -> None:
+    from marketplace.keys import KeyFolder
+
+    await register(registry)
+    signed = make_release()
+    receipt = await registry.publish(signed.package.data, signed.envelope)
+    assert KEYS_TARGET == "registry/keys.json"
+    folder = registry.reader._blobs._folder.parent  # the keys lie beside the packages
+    key = public_key(KeyFolder(folder / "keys" / "online").load("receipts").public.to_dict())
+    statement = open_statement(canonical_json(receipt.signed), RECEIPT, {key.keyid: key})
+    assert statement.predicate["snapshot"] == receipt.snapshot
+    assert set(statement.subjects.values()) == {receipt.digest}
+
+
+async def test_a_version_never_changes(registry: Registry, register: Bind, make_release: Make) -> None:
+    await register(registry)
+    first = make_release()
+    await registry.publish(first.package.data, first.envelope)
+    other = make_release(readme="# Other bytes\n")
+    with pytest.raises(VersionTaken) as caught:
+        await registry.publish(other.package.data, other.envelope)
+    assert first.package.digest in str(caught.value.expected)
+    assert registry.reader.package_path(other.package.digest) is None
+
+
+async def test_a_yanked_version_name_is_not_free_again(
+    registry: Registry, register: Bind, make_release: Make, key: SigningKey
+) -> None:
+    await register(registry)
+    first = make_release()
+    await registry.publish(first.package.data, first.envelope)
+    await registry.yank(sign_yank("acme/guard", "1.0.0", first.package.digest, "broken", key))
+    other = make_release(readme="# Other bytes\n")
+    assert await outcome_code(registry.publish(other.package.data, other.envelope)) == "version-taken"
+
+
+async def test_of_two_publishers_racing_for_a_version_one_wins(
+    registry: Registry, register: Bind, make_release: Make
+) -> None:
+    await register(registry)
+    rivals = [make_release(readme=f"# Number {n}\n") for n in range(8)]
+    outcomes = await asyncio.gather(
+        *(registry.publish(r.package.data, r.envelope) for r in rivals), return_exceptions=True
+    )
+    winners = [o for o in outcomes if isinstance(o, Receipt)]
+    assert len(winners) == 1
+    assert all(isinstance(o, (Receipt, VersionTaken)) for o in outcomes)
+    assert [r.digest for r in registry.reader.index("acme/guard").releases] == [winners[0].digest]
+
+
+async def test_the_same_package_sent_twice_at_once_is_one_release(
+    registry: Registry, register: Bind, make_release: Make
+) -> None:
+    await register(registry)
+    signed = make_release()
+    receipts = await asyncio.gather(*(registry.publish(signed.package.data, signed.envelope) for _ in range(5)))
+    assert len({canonical_json(r.to_dict()) for r in receipts}) == 1
+
+
+async def test_concurrent_publishes_share_commits(open_registry: Open, register: Bind, make_release: Make) -> None:
+    steps: list[str] = []
+    registry = open_registry(on_step=steps.append)
+    await register(registry)
+    releases = [make_release(f"acme/plugin-{n}") for n in range(20)]
+    steps.clear()
+    await asyncio.gather(*(registry.publish(r.package.data, r.envelope) for r in releases))
+    assert steps.count("committed") < 20
+    assert len(registry.reader.search("", 100)) == 20
+
+
+async def test_two_processes_on_one_folder_see_each_other(
+    open_registry: Open, register: Bind, make_release: Make
+) -> None:
+    one, other = open_registry(), open_registry()
+    await register(one)
+    first, second = make_release(), make_release("acme/other")
+    await asyncio.gather(
+        one.publish(first.package.data, first.envelope), other.publish(second.package.data, second.envelope)
+    )
+    assert (
+        {e.id for e in one.reader.search("")} == {e.id for e in other.reader.search("")} == {"acme/guard", "acme/other"}
+    )
+
+
+async def test_a_caller_who_leaves_takes_nobody_along(registry: Registry, register: Bind, make_release: Make) -> None:
+    await register(registry)
+    first, second = make_release(), make_release("acme/other")
+    leaving = asyncio.create_task(registry.publish(first.package.data, first.envelope))
+    staying = asyncio.create_task(registry.publish(second.package.data, second.envelope))
+    await asyncio.sleep(0.02)
+    leaving.cancel()
+    assert (await staying).plugin == "acme/other"
+
+
+# ------------------------------------------------------------------------------ refusing
+
+
+async def test_what_is_refused_leaves_no_trace(registry: Registry, register: Bind, make_release: Make) -> None:
+    await register(registry)
+    before = registry.reader.metadata("timestamp.json")
+    good, stranger = make_release(), generate_key()
+    foreign, broken = make_release(by=stranger), make_release(hook="user_vanishing")
+    with pytest.raises(SignatureMissing):
+        await registry.publish(good.package.data, None)
+    with pytest.raises(SignerUnknown):
+        await registry.publish(good.package.data, foreign.envelope)
+    with pytest.raises(SignatureInvalid):
+        await registry.publish(good.package.data, make_release("acme/other").envelope)
+    with pytest.raises(ReleaseRefused):
+        await registry.publish(broken.package.data, broken.envelope)
+    assert await outcome_code(registry.publish(good.package.data[:-1], good.envelope)) == "package-corrupt"
+    assert registry.reader.metadata("timestamp.json") == before
+    assert registry.reader.search("") == []
+
+
+async def test_a_package_over_the_operators_size_is_refused(
+    open_registry: Open, register: Bind, make_release: Make
+) -> None:
+    registry = open_registry(max_package_bytes=200)
+    await register(registry)
+    signed = make_release()
+    assert await outcome_code(registry.publish(signed.package.data, signed.envelope)) == "package-too-large"
+
+
+async def test_a_component_that_takes_more_than_it_says_is_refused(
+    open_registry: Open, register: Bind, make_release: Make
+) -> None:
+    registry = open_registry(inspect_component=lambda component, manifest: [f"{manifest.id} imports http"])
+    await register(registry)
+    signed = make_release()
+    with pytest.raises(ReleaseRefused, match="imports http"):
+        await registry.publish(signed.package.data, signed.envelope)
+
+
+async def test_a_namespace_nobody_registered_takes_no_release(registry: Registry, make_release: Make) -> None:
+    signed = make_release()
+    with pytest.raises(NamespaceUnknown):
+        await registry.publish(signed.package.data, signed.envelope)
+
+
+async def test_a_namespaces_key_signs_for_no_other_namespace(
+    registry: Registry, register: Bind, make_release: Make
+) -> None:
+    await register(registry, "acme")
+    owner = generate_key()
+    await registry.register_namespace(make_key_set("globex", [owner]).document)
+    stolen = make_release("globex/guard")
+    with pytest.raises(SignerUnknown):
+        await registry.publish(stolen.package.data, stolen.envelope)
+
+
+async def test_a_namespace_with_a_threshold_wants_that_many_signatures(registry: Registry, make_release: Make) -> None:
+    one, two = generate_key(), generate_key()
+    await registry.register_namespace(make_key_set("acme", [one, two], threshold=2).document)
+    alone = make_release(by=one)
+    with pytest.raises(SignatureInvalid):
+        await registry.publish(alone.package.data, alone.envelope)
+
+
+# ------------------------------------------------------------------------------ namespaces
+
+
+async def test_first_come_first_served(registry: Registry, register: Bind, key: SigningKey) -> None:
+    await register(registry)
+    with pytest.raises(NamespaceTaken):
+        await registry.register_namespace(make_key_set("acme", [generate_key()]).document)
+    assert set(registry.reader.key_set("acme").keys) == {key.id}
+
+
+async def test_registering_again_with_the_same_key_changes_nothing(registry: Registry, key: SigningKey) -> None:
+    document = make_key_set("acme", [key]).document
+    first = await registry.register_namespace(document)
+    spaced = document.replace(b",", b" , ")
+    assert await registry.register_namespace(spaced) == first
+
+
+async def test_of_two_who_want_a_namespace_at_once_one_gets_it(registry: Registry) -> None:
+    documents = [make_key_set("acme", [generate_key()]).document for _ in range(6)]
+    outcomes = await asyncio.gather(
+        *(registry.register_namespace(document) for document in documents), return_exceptions=True
+    )
+    assert sum(not isinstance(outcome, Exception) for outcome in outcomes) == 1
+
+
+async def test_the_operator_can_close_namespaces_and_still_open_one(open_registry: Open, key: SigningKey) -> None:
+    registry = open_registry(open_namespaces=False)
+    document = make_key_set("acme", [key]).document
+    with pytest.raises(NamespacesClosed):
+        await registry.register_namespace(document)
+    assert (await registry.register_namespace(document, by_operator=True)).publisher == "acme"
+
+
+async def test_a_namespace_document_must_be_one(registry: Registry) -> None:
+    with pytest.raises(SignatureInvalid):
+        await registry.register_namespace(b"not json")
+    with pytest.raises((SignatureInvalid, SignerUnknown, ValidationFailed)):
+        await registry.register_namespace(sign_yank("acme/x", "1.0.0", "0" * 64, "x", generate_key()))
+
+
+# ------------------------------------------------------------------------------ yanking
+
+
+async def test_a_yanked_release_stays_listed_but_is_not_offered(
+    registry: Registry, register: Bind, make_release: Make, key: SigningKey
+) -> None:
+    await register(registry)
+    for version in ("1.0.0", "1.1.0"):
+        signed = make_release(version=version)
+        await registry.publish(signed.package.data, signed.envelope)
+    envelope = sign_yank("acme/guard", "1.1.0", signed.package.digest, "it bites", key)
+    receipt = await registry.yank(envelope)
+    assert receipt.state == "yanked"
+    assert await registry.yank(envelope) == receipt
+    index = registry.reader.index("acme/guard")
+    assert [r.version for r in index.releases] == ["1.1.0", "1.0.0"]
+    assert [r.version for r in index.installable()] == ["1.0.0"]
+    (entry,) = registry.reader.search("watches")
+    assert (entry.latest, entry.versions) == ("1.0.0", ("1.0.0",))
+
+
+async def test_a_plugin_without_offered_releases_is_not_found_by_search(
+    registry: Registry, register: Bind, make_release: Make, key: SigningKey
+) -> None:
+    await register(registry)
+    signed = make_release()
+    await registry.publish(signed.package.data, signed.envelope)
+    await registry.yank(sign_yank("acme/guard", "1.0.0", signed.package.digest, "gone", key))
+    assert registry.reader.search("guard") == []
+    again = make_release(version="1.0.1")
+    await registry.publish(again.package.data, again.envelope)
+    assert [e.latest for e in registry.reader.search("guard")] == ["1.0.1"]
+
+
+async def test_only_the_publisher_yanks(
+    registry: Registry, register: Bind, make_release: Make, key: SigningKey
+) -> None:
+    await register(registry)
+    signed = make_release()
+    await registry.publish(signed.package.data, signed.envelope)
+    with pytest.raises(SignerUnknown):
+        await registry.yank(sign_yank("acme/guard", "1.0.0", signed.package.digest, "spite", generate_key()))
+    with pytest.raises(NotFound):
+        await registry.yank(sign_yank("acme/guard", "1.0.0", "0" * 64, "wrong digest", key))
+    with pytest.raises(SignatureInvalid):
+        await registry.yank(signed.envelope)
+    assert registry.reader.index("acme/guard").installable()
+
+
+# ------------------------------------------------------------------------------ killed
+
+
+class Killed(BaseException):
+    """Stands for the process dying: not an Exception, so nothing in the way handles it."""
+
+
+STEPS = (
+    "examined",
+    "blob-stored",
+    "transaction-begun",
+    "changes-written",
+    "documents-rendered",
+    "metadata-signed",
+    "committing",
+    "committed",
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_stopped_at_any_step_nothing_is_half_published_and_asking_again_completes_it(
+    open_registry: Open, register: Bind, make_release: Make, step: str
+) -> None:
+    registry = open_registry()
+    await register(registry)
+    first, second = make_release(), make_release(version="2.0.0")
+    await registry.publish(first.package.data, first.envelope)
+    before = registry.reader.metadata("timestamp.json")
+
+    class Stopped(Exception):
+        pass
+
+    def stop(at: str) -> None:
+        if at == step:
+            raise Stopped(at)
+
+    dying = open_registry(on_step=stop)
+    with pytest.raises(Stopped):
+        await dying.publish(second.package.data, second.envelope)
+
+    recovered = open_registry()
+    versions = [r.version for r in recovered.reader.index("acme/guard").releases]
+    live = step == "committed"
+    assert versions == (["2.0.0", "1.0.0"] if live else ["1.0.0"])
+    assert (recovered.reader.metadata("timestamp.json") == before) is not live
+    assert (recovered.reader.package_path(second.package.digest) is not None) is live
+
+    receipt = await recovered.publish(second.package.data, second.envelope)
+    assert receipt.version == "2.0.0"
+    assert [r.version for r in recovered.reader.index("acme/guard").releases] == ["2.0.0", "1.0.0"]
+
+
+async def test_killed_in_the_middle_of_its_first_start_it_starts_again(open_registry: Open) -> None:
+    def stop(at: str) -> None:
+        raise Killed(at)
+
+    with pytest.raises(Killed):
+        open_registry(on_step=stop)
+    again = open_registry()
+    assert again.trusted_root
+    assert again.reader.metadata("timestamp.json")
+
+
+async def test_a_blob_that_a_killed_publish_left_is_swept_when_old(
+    open_registry: Open, register: Bind, make_release: Make, tmp_path: Path
+) -> None:
+    registry = open_registry()
+    await register(registry)
+    signed = make_release()
+    await registry.publish(signed.package.data, signed.envelope)
+    packages = tmp_path / "registry" / "packages"
+    orphan, young = packages / "aa" / ("a" * 64), packages / "bb" / ("b" * 64)
+    for path in (orphan, young):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"left over")
+    old = time.time() - 7_200
+    os.utime(orphan, (old, old))
+    live = registry.reader.package_path(signed.package.digest)
+    assert live is not None
+    os.utime(live, (old, old))
+    open_registry()
+    assert (orphan.exists(), young.exists(), live.exists()) == (False, True, True)
+
+
+async def test_a_package_changed_on_disk_is_noticed_and_mended_by_publishing_again(
+    registry: Registry, register: Bind, make_release: Make
+) -> None:
+    await register(registry)
+    signed = make_release()
+    receipt = await registry.publish(signed.package.data, signed.envelope)
+    path = registry.reader.package_path(receipt.digest)
+    assert path is not None
+    path.write_bytes(b"tampered")
+    with pytest.raises(RegistryDamaged, match="changed on disk"):
+        await registry._blobs.get(receipt.digest)
+    assert await registry.publish(signed.package.data, signed.envelope) == receipt
+    assert path.read_bytes() == signed.package.data
+
+
+# ------------------------------------------------------------------------------ metadata
+
+
+async def test_metadata_is_renewed_before_it_expires(open_registry: Open, register: Bind, clock: Any) -> None:
+    registry = open_registry()
+    await register(registry)
+    assert (await registry.renew()).renewed == []
+    clock.advance(5)
+    assert (await registry.renew()).renewed == ["timestamp"]
+    clock.advance(20)
+    assert (await registry.renew()).renewed == ["snapshot", "timestamp"]
+    clock.advance(300)
+    renewed = (await registry.renew()).renewed
+    assert {"targets", "bins", "snapshot", "timestamp"} <= set(renewed)
+    assert sum(name.startswith("bins-") for name in renewed) == 2
+    clock.advance(300)
+    assert "root" in (await registry.renew()).renewed
+    assert registry.reader.metadata("2.root.json")
+
+
+async def test_an_old_registry_is_fresh_after_a_start(open_registry: Open, clock: Any) -> None:
+    open_registry()
+    before = clock.now()
+    clock.advance(400)
+    again = open_registry()
+    from tuf.api.metadata import Metadata
+
+    body = again.reader.metadata("timestamp.json")
+    assert body is not None
+    assert Metadata.from_bytes(body).signed.expires.timestamp() > before + 400 * 86_400
+
+
+async def test_without_the_offline_keys_it_warns_in_time_and_then_says_what_is_needed(
+    open_registry: Open, tmp_path: Path, clock: Any
+) -> None:
+    registry = open_registry()
+    (tmp_path / "registry" / "keys" / "offline").rename(tmp_path / "safe")
+    clock.advance(300)
+    assert any("targets" in warning for warning in (await registry.renew()).warnings)
+    clock.advance(100)
+    with pytest.raises(MetadataExpired, match="offline keys"):
+        await registry.renew()
+
+
+async def test_publishing_needs_no_offline_key(
+    open_registry: Open, register: Bind, make_release: Make, tmp_path: Path
+) -> None:
+    open_registry()
+    (tmp_path / "registry" / "keys" / "offline").rename(tmp_path / "safe")
+    registry = open_registry()
+    await register(registry)
+    signed = make_release()
+    assert (await registry.publish(signed.package.data, signed.envelope)).state == "live"
+
+
+async def test_without_its_online_keys_it_says_which_is_missing(
+    open_registry: Open, tmp_path: Path, clock: Any
+) -> None:
+    open_registry()
+    (tmp_path / "registry" / "keys" / "online" / "timestamp.pem").unlink()
+    clock.advance(6)
+    with pytest.raises(KeyMissing, match="timestamp"):
+        open_registry()
+
+
+async def test_only_touched_bins_are_signed_anew(registry: Registry, register: Bind, make_release: Make) -> None:
+    from tuf.api.metadata import Metadata, Snapshot, Timestamp
+
+    def versions() -> dict[str, int]:
+        timestamp = Metadata[Timestamp].from_bytes(registry.reader.metadata("timestamp.json") or b"").signed
+        name = f"{timestamp.snapshot_meta.version}.snapshot.json"
+        snapshot = Metadata[Snapshot].from_bytes(registry.reader.metadata(name) or b"").signed
+        return {name: meta.version for name, meta in snapshot.meta.items()}
+
+    await register(registry)
+    before = versions()
+    signed = make_release()
+    await registry.publish(signed.package.data, signed.envelope)
+    after = versions()
+    changed = [name for name in after if after[name] != before[name]]
+    assert len(after) == 1_025
+    assert len(changed) == 1
+    assert after[changed[0]] > max(v for name, v in before.items() if name != "targets.json")
+
+
+async def test_superseded_documents_are_kept_a_day_and_then_forgotten(
+    registry: Registry, register: Bind, make_release: Make, clock: Any
+) -> None:
+    await register(registry)
+    for version in ("1.0.0", "1.1.0"):
+        signed = make_release(version=version)
+        await registry.publish(signed.package.data, signed.envelope)
+    assert registry.reader.metadata("3.snapshot.json")
+    clock.advance(0.5)
+    await registry.renew()
+    assert registry.reader.metadata("3.snapshot.json")
+    clock.advance(1)
+    await registry.renew()
+    assert registry.reader.metadata("3.snapshot.json") is None
+    assert registry.reader.metadata("1.root.json")
+    assert registry.reader.index("acme/guard").find("1.1.0")
+
+
+async def test_a_database_from_the_future_is_left_alone(open_registry: Open, tmp_path: Path) -> None:
+    import sqlite3
+
+    registry = open_registry()
+    await registry.close()
+    with sqlite3.connect(tmp_path / "registry" / "registry.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(RegistryDamaged, match="newer version"):
+        open_registry()
