@@ -15,20 +15,33 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from kernel.events import canonical_json
 from kernel.ports import ActivationRecord
 
 _MODULUS = 1 << 128
+_MOST_SHARED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """One plugin version on for a tenant, with its grants and settings. Equal ones are shared."""
+    """One plugin version on for a tenant, with its grants and settings. Equal ones are shared.
+
+    Settings are kept as canonical JSON: a parsed copy for every tenant and plugin would take several
+    times the memory, and is needed only where a ready tuple is built.
+    """
 
     plugin: str
     version: str
     grants: frozenset[str]
-    settings: Mapping[str, Any]
+    settings_json: bytes = b"{}"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings, parsed."""
+        parsed: Mapping[str, Any] = orjson.loads(self.settings_json)
+        return parsed
 
 
 class ActivationSet:
@@ -109,12 +122,14 @@ class Activations:
         activations = []
         digest = 0
         for record in sorted(records, key=lambda r: r.plugin):
-            settings = canonical_json(dict(record.settings))
+            # A copy of its own size: orjson's result keeps the 4 KB buffer that it was written into.
+            settings = bytes(memoryview(canonical_json(dict(record.settings))))
             key = (record.plugin, record.version, record.grants, settings)
             shared = self._shared.get(key)
             if shared is None:
-                shared = Activation(record.plugin, record.version, record.grants, dict(record.settings))
-                self._shared[key] = shared
+                shared = Activation(record.plugin, record.version, record.grants, settings)
+                if len(self._shared) < _MOST_SHARED:
+                    self._shared[key] = shared
             activations.append(shared)
             line = "\n".join((record.tenant, record.plugin, record.version, ",".join(sorted(record.grants))))
             hashed = hashlib.blake2b(line.encode() + b"\n" + settings, digest_size=16).digest()
