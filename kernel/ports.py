@@ -271,6 +271,38 @@ class Leases(Protocol):
         ...
 
 
+class ProjectionStore(Protocol):
+    """Where projections are rebuilt beside the live ones. Tables are SQLAlchemy ``Table``s."""
+
+    async def share(self, transaction: Transaction, name: str) -> None:
+        """Let live events be applied while no swap of this projection is under way; waits for one."""
+        ...
+
+    async def make_shadows(self, tables: Sequence[Any]) -> dict[str, Any]:
+        """Empty tables of the same columns, by the live tables' names. What an earlier try left goes."""
+        ...
+
+    async def drop_shadows(self, tables: Sequence[Any]) -> None: ...
+
+    def scoped(self, transaction: Transaction, tenant: str) -> Transaction:
+        """The same transaction, in one tenant's scope."""
+        ...
+
+    def swap(self, name: str) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction over all tenants during which no live event of the projection is applied."""
+        ...
+
+    async def replace(self, transaction: Transaction, tables: Sequence[Any], shadows: Mapping[str, Any]) -> None:
+        """Put the shadows' rows in the place of the live ones."""
+        ...
+
+    async def settle(
+        self, transaction: Transaction, name: str, consumer: str, types: Sequence[str], through: tuple[int, int]
+    ) -> None:
+        """Count every event up to a cursor as handled by the consumer, and forget its dead letters."""
+        ...
+
+
 # ---------------------------------------------------------------------------------- guests
 
 

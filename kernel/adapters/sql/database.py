@@ -19,12 +19,14 @@ from kernel.adapters.sql.engine import (
     grant_app_role,
     open_engines,
     runtime_engines,
+    statement_cache,
     tenant_engine,
     unavailable,
 )
 from kernel.adapters.sql.events import SqlEventStore
 from kernel.adapters.sql.kv import SqlKvStore
 from kernel.adapters.sql.log import EventLog
+from kernel.adapters.sql.projections import SqlProjectionStore
 from kernel.adapters.sql.schema import KERNEL_SCHEMA
 from kernel.adapters.sql.transactions import SqlTransaction
 from kernel.context import Context
@@ -43,7 +45,7 @@ _PG_BEGIN_READ = _PG_BEGIN + ", set_config('transaction_read_only', 'on', true)"
 class SqlDatabase:
     """SQLite or PostgreSQL behind ``kernel.ports.Database``; make it with :func:`open_database`.
 
-    ``events``, ``kv``, ``consumers``, ``checkpoints`` and ``leases`` are the stores that
+    ``events``, ``kv``, ``consumers``, ``checkpoints``, ``leases`` and ``projections`` are the stores that
     ``kernel.ports`` describes. Call :meth:`start`, then
     :meth:`migrate`, before anything else.
     """
@@ -62,11 +64,15 @@ class SqlDatabase:
         self.consumers = SqlConsumerStore(self)
         self.checkpoints = SqlCheckpoints(self)
         self.leases = SqlLeases(self)
+        self.projections = SqlProjectionStore(self)
 
     def _route(self) -> None:
-        engines = self._engines
-        self._read_engines: tuple[AsyncEngine, AsyncEngine] = (engines.reader, tenant_engine(engines.reader))
-        self._write_engines: tuple[AsyncEngine, AsyncEngine] = (engines.writer, tenant_engine(engines.writer))
+        reader, writer = self._engines.reader, self._engines.writer
+        # One cache per dialect object: compiled statements belong to it.
+        self.tenant_cache = statement_cache()
+        read_cache = self.tenant_cache if reader is writer else statement_cache()
+        self._read_engines: tuple[AsyncEngine, AsyncEngine] = (reader, tenant_engine(reader, read_cache))
+        self._write_engines: tuple[AsyncEngine, AsyncEngine] = (writer, tenant_engine(writer, self.tenant_cache))
 
     # ------------------------------------------------------------------ life
 

@@ -69,14 +69,15 @@ def open_engines(url: str, *, pool_size: int = 8) -> Engines:
     )
 
 
-def _caches(engine: AsyncEngine) -> AsyncEngine:
-    """The same engine with a statement cache of its own: tenants' statements are compiled differently."""
-    return engine.execution_options(compiled_cache=LRUCache(2_000))
+def tenant_engine(engine: AsyncEngine, cache: Any) -> AsyncEngine:
+    """The engine on which tenants' scopes run: with a statement cache of its own, since their statements
+    are compiled differently."""
+    return engine.execution_options(compiled_cache=cache)
 
 
-def tenant_engine(engine: AsyncEngine) -> AsyncEngine:
-    """The engine on which tenants' scopes run."""
-    return _caches(engine)
+def statement_cache() -> Any:
+    """A cache of compiled statements."""
+    return LRUCache(2_000)
 
 
 # ---------------------------------------------------------------------------------- SQLite

@@ -73,6 +73,19 @@ class SqlTransaction(AbstractAsyncContextManager["SqlTransaction"]):
             except StatementError as error:
                 raise translate(error, self.scope) from error
 
+    async def execute_as(self, tenant: str, statement: Any, parameters: Any = None) -> Any:
+        """In a platform transaction: run a statement under one tenant's guard."""
+        if self._guarded:
+            raise TenantMismatch("Only the platform's scope can narrow to a tenant.", expected=self.scope, found=tenant)
+        check_statement(statement)
+        with use_scope(tenant):
+            try:
+                return await self.connection.execute(
+                    statement, parameters, execution_options={"compiled_cache": self._database.tenant_cache}
+                )
+            except StatementError as error:
+                raise translate(error, tenant) from error
+
     @property
     def connection(self) -> AsyncConnection:
         """The connection, for the adapter's own statements."""
