@@ -32,8 +32,19 @@ from kernel.guests import Guests
 from kernel.hooks import Dispatcher, Implementation, save_effects
 from kernel.manifest import PluginManifest
 from kernel.permissions import Permission, declared_permissions
-from kernel.ports import BlobStore, Bus, Database, EventStore, GuestCall, GuestResult, GuestRuntime, KvStore
-from kernel.ports import KeyProvider, LogLine, Transaction
+from kernel.ports import (
+    BlobStore,
+    Bus,
+    Database,
+    EventStore,
+    GuestCall,
+    GuestResult,
+    GuestRuntime,
+    KeyProvider,
+    KvStore,
+    LogLine,
+    Transaction,
+)
 from kernel.projections import Projections
 from kernel.relay import Relay
 from kernel.settings import Settings
@@ -194,12 +205,14 @@ def bootstrap(settings: Settings) -> Platform:
 
     handlers = [handler for _, handler in hooks.contribute("contribute_event_handlers")]
     projections = Projections(
-        database, database.consumers, [p for _, p in hooks.contribute("contribute_projections")]
+        database,
+        database.events,
+        database.projections,
+        database.leases,
+        [projection for _, projection in hooks.contribute("contribute_projections")],
     )
     runners = [
-        ConsumerRunner(
-            database, database.consumers, group="handlers", handlers=[*handlers, *projections.handlers()]
-        ),
+        ConsumerRunner(database, database.consumers, group="handlers", handlers=[*handlers, *projections.handlers()]),
         ConsumerRunner(
             database,
             database.consumers,
@@ -298,6 +311,7 @@ def _own_permissions() -> Sequence[Permission]:
         Permission("events:read", "See the tenant's events."),
         Permission("dead-letters:manage", "See, retry and discard parked events."),
         Permission("hooks:explain", "See which implementations ran for a request."),
+        Permission("projections:rebuild", "Rebuild read models (operators).", frozenset()),
     )
 
 

@@ -58,7 +58,9 @@ def graphql_router(platform: Platform, contributions: list[GraphQL]) -> APIRoute
     @strawberry.type
     class Query:
         @strawberry.field(description="Events of the tenant, newest first.")
-        async def events(self, info: strawberry.Info, limit: int = 50, types: list[str] | None = None) -> list[EventType]:
+        async def events(
+            self, info: strawberry.Info, limit: int = 50, types: list[str] | None = None
+        ) -> list[EventType]:
             context = await authorize(graphql_context(info), "events:read")
             found = await platform.events.read_tenant(
                 context.tenant, limit=max(1, min(limit, MAX_PAGE)), types=types or (), newest_first=True

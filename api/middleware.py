@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import structlog
-from starlette.requests import Request
 
 from api.problems import BodyTooLarge, problem_response
 from kernel.context import ANONYMOUS, Context, new_id, use_context
@@ -88,7 +87,9 @@ class RequestRoom:
             if started:
                 raise
             error = DeadlineExceeded(
-                "The request was not done in time.", expected=f"{self._timeout:.1f} s", fix="Ask for less, or try again."
+                "The request was not done in time.",
+                expected=f"{self._timeout:.1f} s",
+                fix="Ask for less, or try again.",
             )
             await problem_response(error, scope["path"], correlation)(scope, receive, reply)
         finally:
@@ -97,7 +98,9 @@ class RequestRoom:
             self._telemetry.request(scope["method"], route, status, seconds)
             if status >= 500 or seconds > 1.0:
                 with use_context(context):
-                    log.warning("request", method=scope["method"], route=route, status=status, seconds=round(seconds, 3))
+                    log.warning(
+                        "request", method=scope["method"], route=route, status=status, seconds=round(seconds, 3)
+                    )
 
     async def _identify(
         self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes], context: Context
@@ -139,5 +142,3 @@ def _too_large(limit: int, found: int) -> BodyTooLarge:
     return BodyTooLarge(
         "The request's body is too large.", expected=f"at most {limit} bytes", found=f"{found} bytes or more"
     )
-
-

@@ -17,6 +17,7 @@ from kernel.explain import describe
 from kernel.ports import ALL_TENANTS, DeadLetter
 from plugin_sdk.web import MAX_PAGE, requires
 
+
 class EventOut(BaseModel):
     """A committed event."""
 
@@ -136,7 +137,11 @@ def platform_router(platform: Platform) -> APIRouter:
         consumer: Annotated[str | None, Query()] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
     ) -> list[DeadLetterOut]:
-        scope = ALL_TENANTS if context.principal.is_operator and context.tenant == context.principal.tenant else context.tenant
+        scope = (
+            ALL_TENANTS
+            if context.principal.is_operator and context.tenant == context.principal.tenant
+            else context.tenant
+        )
         return [_letter(x) for x in await platform.dead_letters.list(scope, consumer=consumer, limit=limit)]
 
     @router.post("/dead-letters/retry", tags=["events"], summary="Release a parked sequence")
@@ -149,7 +154,16 @@ def platform_router(platform: Platform) -> APIRouter:
     ) -> None:
         await platform.dead_letters.discard(context.tenant, consumer, event)
 
-    @router.get("/hooks/{correlation_id}/explain", tags=["hooks"], summary="Which implementations ran, and what each did")
+    @router.post("/projections/{name}/rebuild", tags=["events"], summary="Build a read model anew from all events")
+    async def rebuild(context: Annotated[Context, requires("projections:rebuild")], name: str) -> dict[str, int | str]:
+        if name not in platform.projections.names():
+            known = ", ".join(platform.projections.names()) or "none"
+            raise NotFound(f"There is no projection {name}.", expected=known, found=name)
+        return {"name": name, "events": await platform.projections.rebuild(name)}
+
+    @router.get(
+        "/hooks/{correlation_id}/explain", tags=["hooks"], summary="Which implementations ran, and what each did"
+    )
     async def explain(
         context: Annotated[Context, requires("hooks:explain")], correlation_id: str
     ) -> list[dict[str, Any]]:

@@ -17,7 +17,9 @@ from kernel.ports import ActivationRecord, ActivationSource, BlobStore, BusMessa
 
 logger = logging.getLogger(__name__)
 
-CHANGES = frozenset({"plugin.activated", "plugin.deactivated", "plugin.configured", "plugin.consented", "plugin.updated"})
+CHANGES = frozenset(
+    {"plugin.activated", "plugin.deactivated", "plugin.configured", "plugin.consented", "plugin.updated"}
+)
 """Event types after which a tenant's activations are read again."""
 
 

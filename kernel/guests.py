@@ -104,7 +104,6 @@ class Guests:
 
         return manifest, call
 
-
     def watch(self, observer: GuestObserver) -> None:
         """Call ``observer`` with every call and its result (None if it failed)."""
         self._observers.append(observer)

@@ -6,6 +6,7 @@ written in other languages have ``plugin_sdk/wit/keelstone.wit`` and ``plugin_sd
 """
 
 from kernel.activation import Activations
+from kernel.consumers import EventHandler
 from kernel.context import (
     ANONYMOUS,
     PLATFORM_TENANT,
@@ -55,6 +56,7 @@ from kernel.payloads import (
 )
 from kernel.permissions import ROLES, Permission, permissions_of, require, roles_table
 from kernel.ports import ALL_TENANTS, ActivationRecord, ActivationSource, GuestRelease
+from kernel.projections import Projection
 from kernel.resolver import Requirement, resolve
 from kernel.settings import Settings
 from kernel.versions import parse_range, parse_version
@@ -80,6 +82,7 @@ __all__ = [
     "Context",
     "Dispatcher",
     "Event",
+    "EventHandler",
     "EventType",
     "EventView",
     "Forbidden",
@@ -98,6 +101,7 @@ __all__ = [
     "PluginContext",
     "PluginManifest",
     "Principal",
+    "Projection",
     "Reject",
     "Rejected",
     "ReleaseState",

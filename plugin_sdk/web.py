@@ -35,9 +35,7 @@ def context_of(request: Request) -> Context:
     return context
 
 
-async def authorize(
-    request: Request, permission: str, *, tenant: str | None = None, resource: str = "*"
-) -> Context:
+async def authorize(request: Request, permission: str, *, tenant: str | None = None, resource: str = "*") -> Context:
     """Check that the request's principal has ``permission`` (in ``tenant``); its context.
 
     Raises Unauthenticated, TokenExpired, Forbidden or TenantMismatch. Plugins that implement

@@ -8,7 +8,7 @@ import json as jsonlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -129,20 +129,19 @@ async def run_server(settings: Settings, json: bool) -> int:
     platform = bootstrap(settings)
     app = create_app(platform, manage=False)
     config = uvicorn.Config(asgi(platform, app), log_config=None, access_log=False, lifespan="off", server_header=False)
-    server = _quiet_server(config)
     noted = settings.home / "server.json"
+
+    def ready() -> None:
+        noted.write_text(jsonlib.dumps({"url": url, "pid": os.getpid(), "instance": platform.instance}))
+        welcome(platform, url, json)
+
+    server = _quiet_server(config, ready)
     await platform.start()
     try:
         await ensure_operator(platform)
         if settings.seed:
             await seed(platform)
-        serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.005)
-        if server.started:
-            noted.write_text(jsonlib.dumps({"url": url, "pid": os.getpid(), "instance": platform.instance}))
-            welcome(platform, url, json)
-        await serving
+        await server.serve(sockets=[listener])
     finally:
         noted.unlink(missing_ok=True)
         await platform.stop()
@@ -152,14 +151,18 @@ async def run_server(settings: Settings, json: bool) -> int:
     return 0
 
 
-def _quiet_server(config: uvicorn.Config) -> uvicorn.Server:
-    """A server that ends on SIGINT and SIGTERM and then returns, so that the platform can stop too.
+def _quiet_server(config: uvicorn.Config, ready: Callable[[], None]) -> uvicorn.Server:
+    """A server that calls ``ready`` once it listens, ends on SIGINT and SIGTERM and then returns, so that the platform can stop too.
 
     uvicorn raises the signal again once it has stopped, which would end the process there and then.
     """
     import uvicorn
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready()
+
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             loop = asyncio.get_running_loop()
@@ -187,5 +190,3 @@ def _listen(settings: Settings) -> socket.socket:
             fix="Stop what listens there, or choose another port with KEELSTONE_PORT.",
         ) from error
     return listener
-
-

@@ -79,7 +79,7 @@ def register(tree: CommandTree) -> None:
         """Show what a plugin may do for the tenant, or decide again."""
         path = _path(tenant, plugin)
         with tree.platform() as platform:
-            decisions = {name: True for name in _names(grant)} | {name: False for name in _names(deny)}
+            decisions = dict.fromkeys(_names(grant), True) | dict.fromkeys(_names(deny), False)
             if decisions:
                 platform.request("PUT", f"{path}/grants", json=decisions, tenant=tenant)
             asked = platform.request("GET", f"{path}/consent", tenant=tenant)

@@ -10,6 +10,7 @@ from api.bootstrap import Platform
 from api.seed import known_sign_ins
 from plugin_sdk.terminal import out
 
+DOORS = (("REST", "/api/v1"), ("OpenAPI", "/openapi.json"), ("GraphQL", "/graphql"), ("Health", "/readyz"))
 EXAMPLE = "keelstone-examples/email-guard"
 
 
@@ -26,7 +27,12 @@ def welcome(platform: Platform, url: str, json: bool) -> None:
         sys.stdout.flush()
         return
     out.print(f"\n[bold]Keelstone is ready[/] at {url}\n")
-    for what, path in (("REST", "/api/v1"), ("OpenAPI", "/openapi.json"), ("GraphQL", "/graphql"), ("Health", "/readyz")):
+    for what, path in (
+        ("REST", "/api/v1"),
+        ("OpenAPI", "/openapi.json"),
+        ("GraphQL", "/graphql"),
+        ("Health", "/readyz"),
+    ):
         out.print(f"  {what:<9}{url}{path}")
     if people:
         out.print(f"\nSign-ins (made for this data folder, kept in {platform.settings.home / 'credentials.json'}):")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select, update
 
-from plugin_sdk import Conflict, Event
+from plugin_sdk import Conflict, Event, Projection
 from plugin_sdk.data import Schema, UtcDateTime, declare, json_type, tenant_column, tenant_table
 from plugin_sdk.services import Transaction
 from plugins.builtin.tenants.domain import Overview, Tenant
@@ -29,20 +30,15 @@ tenants = declare(
 )
 
 
-def overview_table(metadata: MetaData, name: str) -> Table:
-    """The projection's table under any name: rebuilding fills a shadow of it."""
-    return tenant_table(
-        metadata,
-        name,
-        Column("kind", String(20), primary_key=True),
-        Column("users", Integer, nullable=False),
-        Column("active_plugins", Integer, nullable=False),
-        Column("events", Integer, nullable=False),
-        Column("last_event_at", UtcDateTime),
-    )
-
-
-overview = overview_table(metadata, "tenants_overview")
+overview = tenant_table(
+    metadata,
+    "tenants_overview",
+    Column("kind", String(20), primary_key=True),
+    Column("users", Integer, nullable=False),
+    Column("active_plugins", Integer, nullable=False),
+    Column("events", Integer, nullable=False),
+    Column("last_event_at", UtcDateTime),
+)
 SCHEMA = Schema("keelstone/tenants", metadata, Path(__file__).parent / "migrations")
 
 _COLUMNS = (
@@ -97,19 +93,23 @@ class SqlTenants:
         return Overview() if row is None else Overview(*row)
 
 
-async def apply_overview(event: Event, transaction: Transaction, table: Table) -> None:
+async def apply_overview(event: Event, transaction: Transaction, tables: Mapping[str, Any]) -> None:
     """Add one event to the overview (the projection's fold)."""
+    table: Table = tables[overview.name]
     column, step = _STEPS.get(event.type, (None, 0))
     changes: dict[str, Any] = {"events": table.c.events + 1, "last_event_at": event.time}
     if column is not None:
         changes[column] = table.c[column] + step
-    mine = (table.c.tenant_id == event.tenant, table.c.kind == _KIND)
-    if (await transaction.execute(update(table).where(*mine).values(**changes))).rowcount:
+    change = update(table).where(table.c.kind == _KIND).values(**changes)
+    if (await transaction.execute(change)).rowcount:
         return
     first = {"users": 0, "active_plugins": 0, "events": 1, "last_event_at": event.time}
     if column is not None:
         first[column] = step
-    await transaction.execute(insert(table).values(tenant_id=event.tenant, kind=_KIND, **first))
+    await transaction.execute(insert(table).values(kind=_KIND, **first))
+
+
+OVERVIEW = Projection("tenants-overview", ("*",), (overview,), apply_overview)
 
 
 def _row(tenant: Tenant) -> dict[str, Any]:

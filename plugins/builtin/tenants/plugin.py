@@ -10,13 +10,13 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from strawberry.scalars import JSON
 
-from plugin_sdk import ALL_TENANTS, Context, GraphQL, PluginContext, Routes, TenantDraft, hookimpl
+from plugin_sdk import ALL_TENANTS, Context, GraphQL, PluginContext, Projection, Routes, TenantDraft, hookimpl
 from plugin_sdk.data import Schema
 from plugin_sdk.services import Database, TenantDirectory
 from plugin_sdk.web import MAX_PAGE, Page, authorize, graphql_context, requires
 from plugins.builtin.tenants.application import Tenants
 from plugins.builtin.tenants.domain import Tenant
-from plugins.builtin.tenants.infrastructure import SCHEMA, SqlTenants
+from plugins.builtin.tenants.infrastructure import OVERVIEW, SCHEMA, SqlTenants
 
 
 class TenantPatch(BaseModel):
@@ -84,6 +84,10 @@ class TenantsPlugin:
     @hookimpl
     def contribute_tables(self) -> Schema:
         return SCHEMA
+
+    @hookimpl
+    def contribute_projections(self) -> Projection:
+        return OVERVIEW
 
     @hookimpl
     def contribute_routes(self) -> Routes:
