@@ -15,19 +15,18 @@ from wasmtime import _bindings as c
 from wasmtime import _ffi as ffi
 from wasmtime.component import Component
 
-from sandbox.abi import Value, string_of
+from sandbox.abi import string_of
 from sandbox.engine import CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES, SandboxEngine
 from sandbox.errors import BadComponent, GuestError, GuestOutputInvalid, GuestOutputTooLarge
 from sandbox.hostcalls import HostCalls
 from sandbox.linking import CurrentCall, host_table, link, take_message
 from sandbox.traps import explain
 
-_STRING = ffi.WASMTIME_COMPONENT_STRING.value
 _RESULT = ffi.WASMTIME_COMPONENT_RESULT.value
 _BYTES = ctypes.POINTER(ctypes.c_ubyte)
 _NO_FINALIZER = ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
-_Arguments = Value * 2
 _byref = ctypes.byref
+_cast: Any = ctypes.cast  # typeshed does not know that bytes can be cast
 
 
 class Outcome:
@@ -46,13 +45,12 @@ class Guest:
         """``memories`` number its linear memories, as found and proven when it was compiled."""
         self._engine = engine
         self._component = component
-        self._current = CurrentCall()
+        self._current = CurrentCall(memories)
         self._linked = link(component, engine, host_table(), self._current)
         export = component.get_export_index("handle")
         if export is None:
             raise BadComponent("The component does not export `handle`.", expected="handle", found="no such export")
         self._export = export
-        self._memories = memories
         self._pointers = (
             engine.engine.ptr(), self._linked.linker.ptr(), component.ptr(), export.ptr(),
         )  # fmt: skip
@@ -64,41 +62,40 @@ class Guest:
         The thread's stack must be larger than the engine's WebAssembly stack.
         """
         engine, linker, component, export = self._pointers
-        limits = host.limits
+        limits, here = host.limits, self._current
         began = time.perf_counter_ns()
         host.deadline = time.monotonic() + seconds
         store = c._wasmtime_store_new(engine, None, _NO_FINALIZER)
-        self._current.call = host
+        here.call = host
         memory = 0
         try:
             context = c._wasmtime_store_context(store)
             c._wasmtime_store_limiter(store, limits.memory, TABLE_ELEMENTS, CORE_INSTANCES, TABLES, MEMORIES)
             c._wasmtime_context_set_epoch_deadline(context, self._engine.ticks(seconds))
-            instance = ffi.wasmtime_component_instance_t()
-            error = c._wasmtime_component_linker_instantiate(linker, context, component, _byref(instance))
+            instance = _byref(here.instance)
+            error = c._wasmtime_component_linker_instantiate(linker, context, component, instance)
             if error:
                 raise explain(take_message(error), host, began, 0)
-            function = ffi.wasmtime_component_func_t()
-            c._wasmtime_component_instance_get_func(_byref(instance), context, export, _byref(function))
-            result = Value()
-            # The arguments' bytes stay ours: wasmtime copies them into the guest.
+            function = _byref(here.function)
+            c._wasmtime_component_instance_get_func(instance, context, export, function)
+            # The arguments' bytes stay ours, alive until the end: wasmtime copies them into the guest.
             texts = (hook.encode(), payload.encode())
-            arguments = _Arguments()
-            for argument, text in zip(arguments, texts, strict=True):
-                argument.kind = _STRING
-                vector = argument.of.string
-                vector.size = len(text)
-                vector.data = ctypes.cast(ctypes.c_char_p(text), _BYTES)
-            error = c._wasmtime_component_func_call(_byref(function), context, arguments, 2, _byref(result), 1)
-            memory = self._memory_in_use(instance.store_id, context)
+            for i in (0, 1):
+                vector = here.texts[i].of.string
+                vector.size = len(texts[i])
+                vector.data = _cast(texts[i], _BYTES)
+            result = here.result
+            error = c._wasmtime_component_func_call(function, context, here.texts, 2, _byref(result), 1)
+            memory = self._memory_in_use(context)
             if error:
                 raise explain(take_message(error), host, began, memory)
             try:
                 output = self._answer(result, host)
             finally:
                 c._wasmtime_component_val_delete(_byref(result))
+                result.kind = 0
         finally:
-            self._current.call = None
+            here.call = None
             c._wasmtime_store_delete(store)
         return Outcome(output, (time.perf_counter_ns() - began) // 1_000, memory)
 
@@ -129,23 +126,18 @@ class Guest:
             )
         return string_of(text)
 
-    def _memory_in_use(self, store_id: int, context: Any) -> int:
+    def _memory_in_use(self, context: Any) -> int:
         """Bytes of all linear memories, which never shrink: the call's peak.
 
         The C API has no way from a component to its memories. A handle is (store, number of the
         core instance, number of its memory); the numbers were proven when the component was
         compiled, in that process, because a wrong one aborts (see sandbox.compile).
         """
-        return sum(memory_bytes(context, store_id, core, index) for core, index in self._memories)
-
-
-def memory_bytes(context: Any, store_id: int, core: int, index: int) -> int:
-    """Size of one memory. The numbers must be right: wasmtime aborts the process at a wrong one."""
-    handle = ffi.wasmtime_memory_t()
-    handle._anon_1.store_id = store_id
-    setattr(handle._anon_1, "__private1", core)
-    setattr(handle, "__private2", index)
-    return int(c._wasmtime_memory_data_size(context, _byref(handle)))
+        total, here = 0, self._current
+        for handle in here.memories:
+            handle._anon_1.store_id = here.instance.store_id
+            total += c._wasmtime_memory_data_size(context, _byref(handle))
+        return total
 
 
 def prove_memories(
@@ -155,15 +147,18 @@ def prove_memories(
 
     Aborts the process if one is wrong: only for the compiler's own process.
     """
-    linked = link(component, engine, host_table(), CurrentCall())
+    here = CurrentCall(tuple(handles))
+    linked = link(component, engine, host_table(), here)
     store = c._wasmtime_store_new(engine.engine.ptr(), None, _NO_FINALIZER)
     context = c._wasmtime_store_context(store)
     c._wasmtime_context_set_epoch_deadline(context, engine.ticks(seconds))
-    instance = ffi.wasmtime_component_instance_t()
-    error = c._wasmtime_component_linker_instantiate(linked.linker.ptr(), context, component.ptr(), _byref(instance))
+    error = c._wasmtime_component_linker_instantiate(
+        linked.linker.ptr(), context, component.ptr(), _byref(here.instance)
+    )
     if error:
         take_message(error)
         return []
-    proven = all(memory_bytes(context, instance.store_id, core, index) >= 0 for core, index in handles)
-    c._wasmtime_store_delete(store)
-    return handles if proven else []
+    for handle in here.memories:
+        handle._anon_1.store_id = here.instance.store_id
+        c._wasmtime_memory_data_size(context, _byref(handle))
+    return handles

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -71,10 +70,10 @@ class HostCalls:
         self.host_calls = 0
         self.http_bytes = 0
         self.stopped: BaseException | None = None
-        self.cancelled = threading.Event()
+        self.cancelled = False
         self._services = services
         self._loop = loop
-        self._wasi = WasiCalls(self._stdio)
+        self._wasi: WasiCalls | None = None
         self._wasi_calls = 0
         self._log_lines = 0
         self._stored: dict[str, KvValue | None] = {}
@@ -100,11 +99,13 @@ class HostCalls:
         self._wasi_calls += 1
         if self._wasi_calls > WASI_CALLS:
             raise self._too_many(WASI_CALLS, self._wasi_calls, "Call clocks, random and print less often.")
+        if self._wasi is None:
+            self._wasi = WasiCalls(self._stdio)
         return self._wasi.function(name, function)
 
     def _enter(self, interface: str) -> None:
         self.host_calls += 1
-        if self.cancelled.is_set():
+        if self.cancelled:
             raise GuestCancelled("The call was given up while it ran.", plugin=self.call.plugin, hook=self.call.hook)
         if self.host_calls > self.limits.host_calls + HOST_CALL_GRACE:
             raise self._too_many(
@@ -315,7 +316,8 @@ class HostCalls:
 
     def finish(self) -> None:
         """The guest has ended: log what it left without an end of line."""
-        self._wasi.flush_log()
+        if self._wasi is not None:
+            self._wasi.flush_log()
 
 
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {

@@ -39,9 +39,25 @@ class CallAtHand(Protocol):
 
 
 class CurrentCall(threading.local):
-    """The call that this thread is running; host functions find it here."""
+    """What one thread needs to run calls of one guest: the call at hand, where host functions find
+    it, and the C structures, which are dear to make and the same for every call."""
 
-    call: CallAtHand | None = None
+    def __init__(self, memories: tuple[tuple[int, int], ...] = ()) -> None:
+        self.call: CallAtHand | None = None
+        self.instance = ffi.wasmtime_component_instance_t()
+        self.function = ffi.wasmtime_component_func_t()
+        self.result = abi.Value()
+        self.texts = (abi.Value * 2)()
+        for text in self.texts:
+            text.kind = ffi.WASMTIME_COMPONENT_STRING.value
+        self.memories = [_memory_handle(core, index) for core, index in memories]
+
+
+def _memory_handle(core: int, index: int) -> Any:
+    handle = ffi.wasmtime_memory_t()
+    setattr(handle._anon_1, "__private1", core)
+    setattr(handle, "__private2", index)
+    return handle
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class SandboxRuntime:
             outcome = await self._pool.submit(call.plugin, partial(_run, guest, host))
         except asyncio.CancelledError:
             # The guest cannot be stopped at once, but its next host call ends it and nothing is saved.
-            host.cancelled.set()
+            host.cancelled = True
             raise
         finally:
             self._hosts.discard(host)
@@ -167,7 +167,7 @@ class SandboxRuntime:
     async def close(self) -> None:
         """End the calls under way and stop the threads."""
         for host in tuple(self._hosts):
-            host.cancelled.set()
+            host.cancelled = True
         await asyncio.to_thread(self._shut)
 
     def _shut(self) -> None:

@@ -1,0 +1,187 @@
+"""What every event store must do (``kernel.ports.EventStore``)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import update
+
+from kernel.adapters.sql import SqlDatabase
+from kernel.adapters.sql.schema import events as table
+from kernel.context import new_id
+from kernel.errors import ConcurrencyConflict, ValidationFailed
+from kernel.events import GENESIS_HASH, Event, NewEvent, from_cloudevent, to_cloudevent
+from kernel.ports import ALL_TENANTS, EventStore
+from tests.contract.suites.fixtures import OpenDatabase
+
+
+async def read_all(store: EventStore, limit: int = 500) -> list[Event]:
+    found: list[Event] = []
+    cursor = (0, 0)
+    while True:
+        events, cursor = await store.read_committed(after=cursor, limit=limit)
+        if not events:
+            return found
+        found += events
+
+
+class EventStoreSuite:
+    async def test_appended_events_come_back_as_they_were_returned(self, database: SqlDatabase) -> None:
+        store = database.events
+        data = {"person": "ann", "unicode": "ünï\u0000", "n": 1.5, "list": [None, True, {"a": []}]}
+        made = await store.append("acme", "person/ann", [NewEvent("demo.joined", data), NewEvent("demo.left", {})])
+        assert await store.read_stream("acme", "person/ann") == made
+        assert made[0].prev_hash == GENESIS_HASH
+        assert made[1].prev_hash == made[0].hash
+        assert [from_cloudevent(to_cloudevent(event)) for event in made] == made
+
+    async def test_streams_are_each_tenants_own(self, database: SqlDatabase) -> None:
+        await database.events.append("acme", "s", [NewEvent("demo.left", {"of": "acme"})])
+        await database.events.append("globex", "s", [NewEvent("demo.left", {"of": "globex"})])
+        assert [e.data["of"] for e in await database.events.read_stream("acme", "s")] == ["acme"]
+        assert [e.data["of"] for e in await database.events.read_tenant("globex")] == ["globex"]
+        assert [e.version for e in await read_all(database.events)] == [1, 1]
+
+    async def test_pages_and_types_select_a_tenants_events(self, database: SqlDatabase) -> None:
+        for number in range(6):
+            kind = ("demo.joined", "demo.left", "other.happened")[number % 3]
+            await database.events.append("acme", f"s{number}", [NewEvent(kind, {"person": str(number)})])
+        everything = await database.events.read_tenant("acme")
+        assert [e.data["person"] for e in everything] == list("012345")
+        rest = await database.events.read_tenant("acme", after=everything[3].position)
+        assert [e.data["person"] for e in rest] == list("45")
+        demo = await database.events.read_tenant("acme", types=["demo.*"], newest_first=True, limit=3)
+        assert [e.data["person"] for e in demo] == list("431")
+        older = await database.events.read_tenant("acme", newest_first=True, after=everything[2].position)
+        assert [e.data["person"] for e in older] == list("10")
+        assert [e.type for e in await database.events.read_tenant("acme", types=["other.happened", "x.*"])] == [
+            "other.happened",
+            "other.happened",
+        ]
+        assert await database.events.read_tenant("acme", types=["d_mo.*"]) == []
+
+    async def test_the_first_of_two_writers_with_the_same_view_wins(self, database: SqlDatabase) -> None:
+        results = await asyncio.gather(
+            *(
+                database.events.append("acme", "s", [NewEvent("demo.left", {"by": i})], expected_version=0)
+                for i in range(5)
+            ),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(result, list) for result in results) == 1
+        assert sum(isinstance(result, ConcurrencyConflict) for result in results) == 4
+        assert len(await database.events.read_stream("acme", "s")) == 1
+
+    async def test_one_callers_error_is_never_another_callers(self, database: SqlDatabase) -> None:
+        store = database.events
+        taken = (await store.append("acme", "taken", [NewEvent("demo.left", {})]))[0].id
+        calls = [store.append("acme", f"s{i % 3}", [NewEvent("demo.left", {"i": i})]) for i in range(30)]
+        calls.insert(10, store.append("acme", "s0", [NewEvent("demo.left", {}, id=taken)]))
+        calls.insert(15, store.append("acme", "s1", [NewEvent("demo.left", {})], expected_version=99))
+        calls.insert(20, store.append("acme", "s2", [NewEvent("demo.joined", {"person": 1})]))
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(results[i]) for i in (10, 15, 20)] == [ConcurrencyConflict, ConcurrencyConflict, ValidationFailed]
+        assert sum(isinstance(result, list) for result in results) == 30
+        for stream in ("s0", "s1", "s2"):
+            events = await store.read_stream("acme", stream)
+            assert [e.version for e in events] == list(range(1, 11))
+            assert await store.verify_stream("acme", stream) is None
+
+    async def test_concurrent_callers_share_commits(self, database: SqlDatabase) -> None:
+        commits = []
+        stop = database.on_events(lambda: commits.append(1))
+        await asyncio.gather(*(database.events.append("acme", f"s{i}", [NewEvent("demo.left", {})]) for i in range(200)))
+        stop()
+        assert len(commits) < 20
+        assert len(await read_all(database.events, limit=37)) == 200
+
+    async def test_a_reader_pages_through_everything_in_order(self, database: SqlDatabase) -> None:
+        for _ in range(5):
+            await database.events.append("acme", "s", [NewEvent("demo.left", {}) for _ in range(7)])
+        found = await read_all(database.events, limit=4)
+        assert [event.version for event in found] == list(range(1, 36))
+
+    async def test_an_event_that_commits_late_is_not_skipped(self, open_database: OpenDatabase) -> None:
+        one, two = await open_database(), await open_database()
+        await one.migrate()
+        seen: list[str] = []
+        cursor = (0, 0)
+
+        async def look() -> None:
+            nonlocal cursor
+            events, cursor = await one.events.read_committed(after=cursor)
+            seen.extend(str(event.data["n"]) for event in events)
+
+        if one.dialect == "sqlite":
+            pytest.skip("SQLite has one writer: no event commits out of the order of positions")
+        async with one.write(ALL_TENANTS) as early:
+            # It has its transaction id and its position first, and commits last.
+            early.emit("early", NewEvent("demo.left", {"n": "early"}), tenant="acme")
+            await one.log.append(early.connection, early._appends)
+            early._appends.clear()
+            await two.events.append("acme", "late", [NewEvent("demo.left", {"n": "late"})])
+            await look()
+            assert seen == []
+        await look()
+        assert sorted(seen) == ["early", "late"]
+
+    async def test_a_stream_stays_in_order_when_an_old_transaction_appends_last(
+        self, open_database: OpenDatabase
+    ) -> None:
+        one, two, three = await open_database(), await open_database(), await open_database()
+        await one.migrate()
+        if one.dialect == "sqlite":
+            pytest.skip("SQLite has one writer: no transaction is older than another")
+        async with one.write("acme") as oldest:
+            await one.kv.apply(oldest, "acme", "p", _writes("a"))
+            async with three.write("acme") as holder:
+                await three.kv.apply(holder, "acme", "p", _writes("b"))
+                await two.events.append("acme", "s", [NewEvent("demo.left", {"n": 1})])
+                oldest.emit("s", NewEvent("demo.left", {"n": 2}))
+                await one.log.append(oldest.connection, oldest._appends)
+                oldest._appends.clear()
+                await oldest.connection.commit()
+                # The younger transaction 'holder' is still open: what sorts before it could be read now.
+                events, cursor = await two.events.read_committed()
+                assert [event.data["n"] for event in events] == []
+        events, _ = await two.events.read_committed(after=cursor)
+        assert [event.data["n"] for event in events] == [1, 2]
+
+    async def test_tampering_is_found(self, database: SqlDatabase) -> None:
+        made = await database.events.append("acme", "s", [NewEvent("demo.left", {"n": n}) for n in range(5)])
+        assert await database.events.verify_stream("acme", "s") is None
+        async with database.write(ALL_TENANTS) as transaction:
+            await transaction.execute(update(table).where(table.c.id == made[2].id).values(data='{"n":99}'))
+        found = await database.events.verify_stream("acme", "s")
+        assert found is not None
+        assert found.id == made[2].id
+
+    async def test_a_stolen_event_is_found(self, database: SqlDatabase) -> None:
+        made = await database.events.append("acme", "s", [NewEvent("demo.left", {"n": n}) for n in range(5)])
+        async with database.write(ALL_TENANTS) as transaction:
+            await transaction.execute(table.delete().where(table.c.id == made[1].id))
+        found = await database.events.verify_stream("acme", "s")
+        assert found is not None
+        assert found.id == made[2].id
+
+    async def test_a_position_is_never_given_twice(self, database: SqlDatabase) -> None:
+        made = await database.events.append("acme", "s", [NewEvent("demo.left", {}) for _ in range(3)])
+        async with database.write(ALL_TENANTS) as transaction:
+            await transaction.execute(table.delete().where(table.c.id == made[2].id))
+        again = await database.events.append("acme", "other", [NewEvent("demo.left", {}, id=new_id())])
+        assert again[0].position > made[2].position
+
+    async def test_a_cursor_at_the_end_sees_only_what_comes_later(self, database: SqlDatabase) -> None:
+        await database.events.append("acme", "s", [NewEvent("demo.left", {})])
+        cursor = await database.events.head_cursor()
+        assert (await database.events.read_committed(after=cursor))[0] == []
+        await database.events.append("acme", "s", [NewEvent("demo.left", {"n": 2})])
+        events, _ = await database.events.read_committed(after=cursor)
+        assert [event.version for event in events] == [2]
+
+
+def _writes(key: str):  # type: ignore[no-untyped-def]
+    from kernel.ports import Effects
+
+    return Effects(kv_writes={key: "1"})
