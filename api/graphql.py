@@ -78,7 +78,7 @@ def graphql_router(platform: Platform, contributions: list[GraphQL]) -> APIRoute
                 for e in found
             ]
 
-    queries = [Query, *(c.query for c in contributions if c.query is not None)]
+    queries: list[type[Any]] = [Query, *(c.query for c in contributions if c.query is not None)]
     mutations = [c.mutation for c in contributions if c.mutation is not None]
     schema = PlatformSchema(
         query=merge_types("Query", tuple(queries)),

@@ -86,12 +86,12 @@ class RequestRoom:
         except TimeoutError:
             if started:
                 raise
-            error = DeadlineExceeded(
+            late = DeadlineExceeded(
                 "The request was not done in time.",
                 expected=f"{self._timeout:.1f} s",
                 fix="Ask for less, or try again.",
             )
-            await problem_response(error, scope["path"], correlation)(scope, receive, reply)
+            await problem_response(late, scope["path"], correlation)(scope, receive, reply)
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", None) or "unmatched"

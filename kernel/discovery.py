@@ -102,7 +102,7 @@ class EntryPoint:
 
 def entry_points(group: str) -> list[EntryPoint]:
     """Entry points of a group by name, without importing any of them (stevedore's cached scan)."""
-    manager = NamedExtensionManager(group, names=[])
+    manager: NamedExtensionManager[Any] = NamedExtensionManager(group, names=[])
     return [EntryPoint(e.name, e.value, e.load) for e in sorted(manager.list_entry_points(), key=lambda e: e.name)]
 
 

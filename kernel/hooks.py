@@ -358,34 +358,39 @@ class Dispatcher:
         async itself: most implementations never suspend, and this is the platform's hottest path.
         """
         breaker = impl.breaker
-        if breaker is not None and not (breaker.state == "closed" or breaker.allow()):
-            raise self._rested(impl, spec, context)
+        era = 0
+        if breaker is not None:
+            if breaker.state != "closed" and not breaker.allow():
+                raise self._rested(impl, spec, context)
+            era = breaker.era
         if impl.active >= impl.limit:
-            raise self._full(impl, spec, context)
+            raise self._full(impl, spec, context, era)
         impl.active += 1
         try:
             value = impl.call(payload, context)
             if type(value) is CoroutineType:
-                awaited = value.send(None)
-                # It suspended: what is left of it gets a timer of its own.
-                impl.active += 1
-                return self._finish(impl, spec, value, awaited, context)
-        except StopIteration as done:
-            value = done.value
+                try:
+                    awaited = value.send(None)
+                except StopIteration as done:
+                    value = done.value
+                else:
+                    # It suspended: what is left of it gets a timer of its own.
+                    impl.active += 1
+                    return self._finish(impl, spec, value, awaited, context, era)
         except asyncio.CancelledError:
             if breaker is not None:
-                breaker.abandon()
+                breaker.abandon(era)
             raise
         except (Exception, SystemExit) as error:
-            raise self._failed(impl, spec, context, error) from error
+            raise self._failed(impl, spec, context, error, era) from error
         finally:
             impl.active -= 1
         if breaker is not None and (breaker.failures or breaker.state != "closed"):
-            breaker.success()
+            breaker.success(era)
         return value
 
     async def _finish(
-        self, impl: Implementation, spec: HookSpec, coroutine: Any, awaited: Any, context: Context
+        self, impl: Implementation, spec: HookSpec, coroutine: Any, awaited: Any, context: Context, era: int
     ) -> Any:
         breaker = impl.breaker
         try:
@@ -395,14 +400,14 @@ class Dispatcher:
             value = await finish_within(coroutine, awaited, seconds)
         except asyncio.CancelledError:
             if breaker is not None:
-                breaker.abandon()
+                breaker.abandon(era)
             raise
         except (Exception, SystemExit) as error:
-            raise self._failed(impl, spec, context, error) from error
+            raise self._failed(impl, spec, context, error, era) from error
         finally:
             impl.active -= 1
         if breaker is not None:
-            breaker.success()
+            breaker.success(era)
         return value
 
     def _rested(self, impl: Implementation, spec: HookSpec, context: Context) -> BreakerOpen:
@@ -415,9 +420,9 @@ class Dispatcher:
             fix="It is tried again by itself; see the plugin's log for the first failure.",
         )
 
-    def _full(self, impl: Implementation, spec: HookSpec, context: Context) -> BulkheadFull:
+    def _full(self, impl: Implementation, spec: HookSpec, context: Context, era: int) -> BulkheadFull:
         if impl.breaker is not None:
-            impl.breaker.abandon()
+            impl.breaker.abandon(era)
         return BulkheadFull(
             f"{impl.plugin} already has {impl.active} calls under way.",
             plugin=impl.plugin,
@@ -427,11 +432,13 @@ class Dispatcher:
             found=impl.active,
         )
 
-    def _failed(self, impl: Implementation, spec: HookSpec, context: Context, error: BaseException) -> KeelstoneError:
+    def _failed(
+        self, impl: Implementation, spec: HookSpec, context: Context, error: BaseException, era: int
+    ) -> KeelstoneError:
         if isinstance(error, Rejected):
             # A refusal is an answer, not a failure.
             if impl.breaker is not None:
-                impl.breaker.success()
+                impl.breaker.success(era)
             return error
         # The caller's own deadline or a full sandbox says nothing about the plugin's health.
         blameless = isinstance(error, BulkheadFull) or (
@@ -439,12 +446,12 @@ class Dispatcher:
         )
         if blameless:
             if impl.breaker is not None:
-                impl.breaker.abandon()
+                impl.breaker.abandon(era)
         else:
             if impl.breaker is None:
                 key = (impl.plugin, impl.version, context.tenant, spec.name)
                 impl.breaker = self._breakers.setdefault(key, self._new_breaker())
-            impl.breaker.failure()
+            impl.breaker.failure(era)
         if isinstance(error, KeelstoneError):
             error.plugin = error.plugin or impl.plugin
             error.hook = error.hook or spec.name

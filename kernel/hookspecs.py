@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import pluggy
 from pydantic import BaseModel
@@ -59,7 +59,7 @@ def _hook(
         summary = " ".join((function.__doc__ or "").split())
         spec = HookSpec(function.__name__, kind, summary, payload, result, on_failure, deadline_ms)
         function.declared_hook = spec  # type: ignore[attr-defined]
-        return cast(F, _marker(function))
+        return _marker(function)
 
     return mark
 

@@ -18,10 +18,12 @@ class Breaker:
     """Opens after ``threshold`` failures in a row; rests, then lets exactly one probe through.
 
     The rest doubles with each failed probe, from ``rest`` to ``longest`` seconds. ``clock`` gives
-    seconds on a monotonic clock.
+    seconds on a monotonic clock. ``era`` grows with each change of state: a call remembers the era in
+    which it was let through, and what it came to counts only if that era still lasts. So a slow call
+    from before the breaker opened neither closes it nor makes room for a second probe.
     """
 
-    __slots__ = ("_clock", "_longest", "_probing", "_rest", "_threshold", "_until", "_wait", "failures", "state")
+    __slots__ = ("_clock", "_longest", "_probing", "_rest", "_threshold", "_until", "_wait", "era", "failures", "state")
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class Breaker:
         self._wait = rest
         self._until = 0.0
         self._probing = False
+        self.era = 0
         self.failures = 0
         self.state: BreakerState = "closed"
 
@@ -47,23 +50,25 @@ class Breaker:
         if self.state == "open":
             if self._clock() < self._until:
                 return False
-            self.state = "half_open"
-            self._probing = True
-            return True
-        if self._probing:
+            self._enter("half_open")
+        elif self._probing:
             return False
         self._probing = True
         return True
 
-    def success(self) -> None:
-        """A call that was allowed went well."""
-        self.state = "closed"
+    def success(self, era: int) -> None:
+        """A call that was let through in ``era`` went well."""
+        if era != self.era:
+            return
         self.failures = 0
-        self._probing = False
-        self._wait = self._rest
+        if self.state != "closed":
+            self._enter("closed")
+            self._wait = self._rest
 
-    def failure(self) -> None:
-        """A call that was allowed failed."""
+    def failure(self, era: int) -> None:
+        """A call that was let through in ``era`` failed."""
+        if era != self.era:
+            return
         self.failures += 1
         if self.state == "half_open":
             self._wait = min(self._wait * 2, self._longest)
@@ -71,14 +76,19 @@ class Breaker:
         elif self.failures >= self._threshold:
             self._open()
 
-    def abandon(self) -> None:
-        """A call that was allowed was cancelled: it says nothing about the callee."""
-        self._probing = False
+    def abandon(self, era: int) -> None:
+        """A call that was let through in ``era`` was cancelled: it says nothing about the callee."""
+        if era == self.era:
+            self._probing = False
 
     def _open(self) -> None:
-        self.state = "open"
-        self._probing = False
+        self._enter("open")
         self._until = self._clock() + self._wait
+
+    def _enter(self, state: BreakerState) -> None:
+        self.state = state
+        self.era += 1
+        self._probing = False
 
 
 class RetryBudget:
@@ -116,7 +126,7 @@ def _resume(coroutine: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any,
         try:
             sent = yield awaited
         except BaseException as error:
-            step = coroutine.throw
+            step: Callable[[Any], Any] = coroutine.throw
             argument: Any = error
         else:
             step = coroutine.send

@@ -239,7 +239,7 @@ class Telemetry(Collector):
                     f"keelstone_guest_{name}", f"Guests: {name} in all.", labels=["plugin", "tenant"]
                 )
             for guest, used in sorted(self._guests.items()):
-                family.add_metric(guest, used[index])  # type: ignore[attr-defined]
+                family.add_metric(guest, used[index])
             yield family
         for name, (summary, value) in sorted(self._gauges.items()):
             yield GaugeMetricFamily(f"keelstone_{name}", summary, value=value)

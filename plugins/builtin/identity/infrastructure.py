@@ -147,9 +147,9 @@ class SqlCredentials:
     async def refresh(self, transaction: Transaction, id: str) -> RefreshToken | None:
         """One stored refresh token."""
         t = refresh_tokens.c
-        columns = select(t.id, t.user_id, t.family, t.digest, t.expires_at, t.used_at, t.revoked)
+        columns = select(t.id, t.user_id.label("user"), t.family, t.digest, t.expires_at, t.used_at, t.revoked)
         row = (await transaction.execute(columns.where(t.id == id))).one_or_none()
-        return None if row is None else RefreshToken(*row[:-1], revoked=bool(row[-1]))
+        return None if row is None else RefreshToken(**{**row._mapping, "revoked": bool(row.revoked)})
 
     async def use_refresh(self, transaction: Transaction, id: str, now: datetime) -> bool:
         """Mark used; False if it already was."""

@@ -1,0 +1,1 @@
+"""The kernel: hooks, plugins, activations and events, and nothing else. Depends on nothing of ours."""
