@@ -247,11 +247,12 @@ class Dispatcher:
         Raises Rejected with the plugin's reason, or PluginUnavailable if a ``fail_closed`` hook's
         implementation failed.
         """
-        spec = HOOKS[hook]
+        spec = HOOKS.get(hook) or hook_spec(hook)
+        snapshot = self._activations.current
         outcome = Outcome(payload, context.tenant, kv=self._kv)
         steps: list[Step] = []
         try:
-            for impl in self.ready(context.tenant, hook):
+            for impl in self._ready(snapshot.of(context.tenant), context.tenant, hook):
                 before = outcome.payload
                 began = _now()
                 try:
@@ -294,16 +295,17 @@ class Dispatcher:
             return outcome
         finally:
             if steps:
-                self._record(spec, context, steps)
+                self._record(spec, context, steps, snapshot.generation)
 
     async def decide(self, hook: str, payload: BaseModel, context: Context) -> Outcome[Any]:
         """The first implementation's answer that is not None; ``payload`` of the outcome is None
         if nobody has an opinion. Raises PluginUnavailable like :meth:`filter`."""
-        spec = HOOKS[hook]
+        spec = HOOKS.get(hook) or hook_spec(hook)
+        snapshot = self._activations.current
         outcome: Outcome[Any] = Outcome(cast(Any, None), context.tenant, kv=self._kv)
         steps: list[Step] = []
         try:
-            for impl in self.ready(context.tenant, hook):
+            for impl in self._ready(snapshot.of(context.tenant), context.tenant, hook):
                 began = _now()
                 try:
                     value = self._call(impl, spec, payload, context)
@@ -328,7 +330,7 @@ class Dispatcher:
             return outcome
         finally:
             if steps:
-                self._record(spec, context, steps)
+                self._record(spec, context, steps, snapshot.generation)
 
     def observers(self, tenant: str, hook: str = "event_received") -> tuple[Implementation, ...]:
         """Who observes for this tenant. Each is called with :meth:`deliver`, isolated from the rest."""
@@ -340,15 +342,16 @@ class Dispatcher:
         Raises the observer's failure as a KeelstoneError: the consumer runner retries or parks it.
         """
         spec = HOOKS["event_received"]
+        generation = self._activations.current.generation
         began = _now()
         try:
             value = self._call(impl, spec, event, context)
             if type(value) is CoroutineType:
                 value = await value
         except KeelstoneError as error:
-            self._record(spec, context, [_step(impl, "failed", began, None, None, error)])
+            self._record(spec, context, [_step(impl, "failed", began, None, None, error)], generation)
             raise
-        self._record(spec, context, [_step(impl, "observed", began, None, None, None)])
+        self._record(spec, context, [_step(impl, "observed", began, None, None, None)], generation)
         return value.effects if isinstance(value, GuestAnswer) else Effects()
 
     def _call(self, impl: Implementation, spec: HookSpec, payload: Any, context: Context) -> Any:
@@ -439,6 +442,9 @@ class Dispatcher:
             # A refusal is an answer, not a failure.
             if impl.breaker is not None:
                 impl.breaker.success(era)
+            error.plugin = error.plugin or impl.plugin
+            error.hook = error.hook or spec.name
+            error.tenant = error.tenant or context.tenant
             return error
         # The caller's own deadline or a full sandbox says nothing about the plugin's health.
         blameless = isinstance(error, BulkheadFull) or (
@@ -465,15 +471,8 @@ class Dispatcher:
             fix="See the plugin's log; other plugins and tenants are not affected.",
         )
 
-    def _record(self, spec: HookSpec, context: Context, steps: list[Step]) -> None:
-        trace = DispatchTrace(
-            spec.name,
-            spec.kind,
-            context.tenant,
-            context.correlation_id,
-            self._activations.current.generation,
-            tuple(steps),
-        )
+    def _record(self, spec: HookSpec, context: Context, steps: list[Step], generation: str) -> None:
+        trace = DispatchTrace(spec.name, spec.kind, context.tenant, context.correlation_id, generation, tuple(steps))
         self.traces.record(trace)
         if self._on_trace is not None:
             self._on_trace(trace)
