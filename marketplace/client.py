@@ -11,16 +11,17 @@ import asyncio
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from kernel.errors import BackendUnavailable, ManifestError, NotFound, ValidationFailed
 from kernel.manifest import PluginManifest, check_plugin_id
+from kernel.ports import Clock
 from kernel.versions import parse_version
 from marketplace.errors import PackageTooLarge, RegistryDamaged, VerificationFailed
 from marketplace.filelock import locked
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
     from tuf.ngclient import Updater
 
     from marketplace.chain import ChainWalker, Walk
+    from marketplace.fetcher import TransportFetcher
 
+_TAMPERED = "Somebody may be tampering with the connection or the marketplace. Install nothing; tell its operator."
+_EXPIRED = "The marketplace must sign it anew: tell its operator, and check this machine's clock."
 _ROLE = re.compile(r"\b(timestamp|snapshot|targets|root|bins-[0-9a-f]{3})\b")
 
 
@@ -54,9 +58,16 @@ class MarketplaceClient:
     """
 
     def __init__(
-        self, transport: Transport, cache: Path, trusted_root: bytes, *, max_package_bytes: int = DEFAULT_MAX_BYTES
+        self,
+        transport: Transport,
+        cache: Path,
+        trusted_root: bytes,
+        *,
+        max_package_bytes: int = DEFAULT_MAX_BYTES,
+        clock: Clock | None = None,
     ) -> None:
         self._transport, self._root, self._max_bytes = transport, trusted_root, max_package_bytes
+        self._now = clock.now if clock else time.time
         # A cache belongs to one root: after pinning another one, nothing old is taken for granted.
         self._cache = cache / hashlib.sha256(trusted_root).hexdigest()[:16]
         self._lock = threading.Lock()
@@ -152,7 +163,7 @@ class MarketplaceClient:
             )
         prove_release(key_set, release, package, envelope, walker.walk)
         until = walker.walk.valid_until
-        if until is not None and until < datetime.now(UTC):
+        if until is not None and until.timestamp() < self._now():
             notes.append(
                 f"The metadata here was valid until {until:%Y-%m-%d %H:%M} UTC: "
                 "what was published or withdrawn since then is not known."
@@ -194,7 +205,8 @@ class MarketplaceClient:
 
         from marketplace.fetcher import TransportFetcher
 
-        with self._exclusive(), _translated():
+        fetcher = TransportFetcher(self._transport)
+        with self._exclusive(), _translated(fetcher):
             for name in ("metadata", "targets"):
                 (self._cache / name).mkdir(exist_ok=True)
             updater = Updater(
@@ -202,17 +214,25 @@ class MarketplaceClient:
                 metadata_base_url="metadata/",
                 target_dir=str(self._cache / "targets"),
                 target_base_url="targets/",
-                fetcher=TransportFetcher(self._transport),
+                fetcher=fetcher,
                 bootstrap=self._root,
             )
             updater.refresh()
             yield updater
 
     def _target(self, updater: Updater, path: str) -> bytes | None:
+        from tuf.api.exceptions import DownloadLengthMismatchError, LengthOrHashMismatchError
+
         info = updater.get_targetinfo(path)
         if info is None:
             return None
-        return Path(updater.find_cached_target(info) or updater.download_target(info)).read_bytes()
+        try:
+            return Path(updater.find_cached_target(info) or updater.download_target(info)).read_bytes()
+        except (LengthOrHashMismatchError, DownloadLengthMismatchError) as error:
+            link = "namespace" if path.startswith("namespaces/") else "release"
+            raise VerificationFailed(
+                link, f"{path} is not the document that its bin lists: {error}.", file=path
+            ) from error
 
     def _read_index(self, updater: Updater, plugin: str) -> Index:
         body = self._target(updater, index_path(plugin))
@@ -255,27 +275,34 @@ class MarketplaceClient:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """python-tuf's errors as ours, naming the link that broke."""
-    from tuf.api.exceptions import DownloadError, ExpiredMetadataError, RepositoryError
+def _translated(fetcher: TransportFetcher) -> Iterator[None]:
+    """python-tuf's errors as ours. The link that broke is the role named in the message, or fetched last."""
+    from tuf.api.exceptions import (
+        DownloadError,
+        DownloadLengthMismatchError,
+        ExpiredMetadataError,
+        RepositoryError,
+    )
 
     try:
         yield
+    except DownloadLengthMismatchError as error:
+        problem = f"more comes than any metadata has: {error}."
+        raise VerificationFailed(_link(fetcher.last) or "metadata", problem, fix=_TAMPERED) from error
     except DownloadError as error:
         cause = error.__cause__
         if isinstance(cause, BackendUnavailable):
             raise cause from error
         raise BackendUnavailable(f"The marketplace's metadata could not be fetched: {error}.") from error
     except RepositoryError as error:
-        match = _ROLE.search(str(error))
-        expired = isinstance(error, ExpiredMetadataError)
-        raise VerificationFailed(
-            match.group(1) if match else "metadata",
-            f"{str(error).rstrip('.')}.",
-            fix="The marketplace must sign it anew; tell its operator, and check this machine's clock."
-            if expired
-            else "Somebody may be tampering with the connection or the marketplace. Do not install; tell its operator.",
-        ) from error
+        link = _link(str(error)) or _link(fetcher.last) or "metadata"
+        fix = _EXPIRED if isinstance(error, ExpiredMetadataError) else _TAMPERED
+        raise VerificationFailed(link, f"{str(error).rstrip('.')}.", fix=fix) from error
+
+
+def _link(text: str) -> str | None:
+    match = _ROLE.search(text)
+    return match.group(1) if match else None
 
 
 def _checked_id(plugin: str) -> str:

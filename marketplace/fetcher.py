@@ -16,8 +16,11 @@ class TransportFetcher(FetcherInterface):
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self.last = ""
+        """What was asked for last: where to look when python-tuf does not say which file is wrong."""
 
     def _fetch(self, url: str) -> Iterator[bytes]:
+        self.last = url
         # The transport fails while it is iterated, where python-tuf no longer translates errors.
         try:
             yield from self._transport.stream(url)
