@@ -17,6 +17,7 @@ import orjson
 from kernel.context import new_id
 from kernel.errors import SchemaIncompatible, ValidationFailed
 from kernel.payloads import EventView
+from kernel.plain import check_plain
 
 GENESIS_HASH = "0" * 64
 """``prev_hash`` of the first event of a stream."""
@@ -78,8 +79,15 @@ class Event:
 
 
 def canonical_json(value: object) -> bytes:
-    """JSON bytes that are equal for equal values: sorted keys, no spaces, UTF-8."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    """JSON bytes that are equal for equal values: sorted keys, no spaces, UTF-8.
+
+    Raises ValidationFailed for what is not JSON everywhere (see ``kernel.plain``).
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        check_plain(value, "A value")
+        raise ValidationFailed(f"A value can't be kept as JSON: {error}.", found=type(value).__name__) from error
 
 
 def event_hash(
@@ -159,7 +167,11 @@ class EventTypes:
             self.register(item)
 
     def register(self, item: EventType) -> None:
-        """Add or grow a type. Raises SchemaIncompatible (other owner, or a breaking change)."""
+        """Add or grow a type. Raises SchemaIncompatible (other owner, or a breaking change).
+
+        A schema that the present one has grown from is taken too and changes nothing: several
+        versions of a plugin may run side by side, and an older one may come back by a rollback.
+        """
         present = self._types.get(item.name)
         if present is not None:
             if present.owner != item.owner:
@@ -168,7 +180,11 @@ class EventTypes:
                     plugin=item.owner,
                     fix="Emit a type of your own.",
                 )
+            if present.schema == item.schema:
+                return
             broken = breaking_changes(present.schema, item.schema)
+            if broken and not breaking_changes(item.schema, present.schema):
+                return
             if broken:
                 raise SchemaIncompatible(
                     f"The new schema of {item.name} would break its readers: {'; '.join(broken)}.",
@@ -186,24 +202,33 @@ class EventTypes:
         return [self._types[n] for n in sorted(self._types)]
 
 
+_NOTES = frozenset({"title", "description", "examples", "default", "$comment", "deprecated"})
+_COMPARED = frozenset({"properties", "required", "items", "type"})
+
+
 def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "data") -> list[str]:
     """What of ``new`` would break somebody who reads by ``old`` (both JSON Schemas of objects).
 
-    Backward and forward: fields may be added if optional; a field may not vanish, change its
-    type, become required, or stop being required.
+    Backward and forward: fields may be added if optional and if ``old`` lets other fields pass; a
+    field may not vanish, change its type or any other rule, become required, or stop being required.
     """
-    problems: list[str] = []
     if old.get("type") != new.get("type"):
         return [f"{at} was {old.get('type')}, is {new.get('type')}"]
+    rules = (old.keys() | new.keys()) - _NOTES - _COMPARED
+    problems = [f"{at} has another rule {name}" for name in sorted(rules) if old.get(name) != new.get(name)]
     before: Mapping[str, Any] = old.get("properties", {})
     after: Mapping[str, Any] = new.get("properties", {})
-    problems += [f"{at}.{name} is gone" for name in before if name not in after]
+    problems += [f"{at}.{name} is gone" for name in sorted(before.keys() - after.keys())]
+    if old.get("additionalProperties", True) is False:
+        problems += [f"{at}.{name} is new to readers who refuse it" for name in sorted(after.keys() - before.keys())]
     for name in sorted(before.keys() & after.keys()):
         problems += breaking_changes(before[name], after[name], f"{at}.{name}")
     was, now = set(old.get("required", ())), set(new.get("required", ()))
     problems += [f"{at}.{name} became required" for name in sorted(now - was)]
     problems += [f"{at}.{name} is no longer certain" for name in sorted(was - now)]
-    if "items" in old and "items" in new:
+    if ("items" in old) != ("items" in new):
+        problems.append(f"{at}[] has another rule")
+    elif "items" in old:
         problems += breaking_changes(old["items"], new["items"], f"{at}[]")
     return problems
 

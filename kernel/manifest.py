@@ -48,7 +48,7 @@ RangeText = Annotated[str, _as_value_error(parse_range)]
 
 def check_plugin_id(value: str) -> str:
     """``value`` if it is ``publisher/name`` in lower-case ASCII; raises ValueError otherwise."""
-    if not PLUGIN_ID.match(value) or "--" in value:
+    if not PLUGIN_ID.fullmatch(value) or "--" in value:
         raise ValueError(
             f"{value!r} is not a plugin id: use publisher/name in lower-case letters, digits and "
             "single hyphens, e.g. acme/email-guard"
@@ -57,23 +57,23 @@ def check_plugin_id(value: str) -> str:
 
 
 def _check_event_type(value: str) -> str:
-    if not EVENT_TYPE.match(value):
+    if not EVENT_TYPE.fullmatch(value):
         raise ValueError(f"{value!r} is not an event type: use lower-case dotted words, e.g. lead.scored")
     return value
 
 
 def _check_permission(value: str) -> str:
-    if not re.match(r"^[a-z][a-z0-9-]*:[a-z][a-z0-9-]*$", value):
+    if not re.fullmatch(r"[a-z][a-z0-9-]*:[a-z][a-z0-9-]*", value):
         raise ValueError(f"{value!r} is not a permission: use area:action, e.g. users:read")
     return value
 
 
 def _check_host(value: str) -> str:
     if value.startswith("setting:"):
-        if not re.match(r"^setting:[a-z][a-z0-9_]*$", value):
+        if not re.fullmatch(r"setting:[a-z][a-z0-9_]*", value):
             raise ValueError(f"{value!r}: use setting:<name of a string setting that holds a URL>")
         return value
-    if not HOST_NAME.match(value):
+    if not HOST_NAME.fullmatch(value):
         raise ValueError(f"{value!r} is not a host: use api.example.com, *.example.com or setting:<name>")
     return value
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kernel.plain import JsonObject
+
 
 class Payload(BaseModel):
     """Base of payloads: frozen values that refuse unknown fields."""
@@ -18,7 +20,7 @@ class UserDraft(Payload):
 
     email: str = Field(min_length=3, max_length=254)
     name: str = Field(min_length=1, max_length=200)
-    attributes: dict[str, Any] = {}
+    attributes: JsonObject = {}
 
 
 class TenantDraft(Payload):
@@ -27,7 +29,7 @@ class TenantDraft(Payload):
     id: str = Field(pattern=r"^[a-z][a-z0-9-]{1,38}[a-z0-9]$")
     name: str = Field(min_length=1, max_length=200)
     plan: str = "free"
-    configuration: dict[str, Any] = {}
+    configuration: JsonObject = {}
 
 
 class AccessRequest(Payload):

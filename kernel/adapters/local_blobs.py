@@ -63,6 +63,6 @@ class LocalBlobs:
         return data
 
     def _path(self, digest: str) -> Path:
-        if not _DIGEST.match(digest):
+        if not _DIGEST.fullmatch(digest):
             raise ValidationFailed("Not a blob's digest.", expected="64 hexadecimal digits", found=digest[:80])
         return self._folder / digest[:2] / digest
