@@ -5,12 +5,15 @@
    whole catalogue.
 2. Score: each query word counts for the best field it is in (``WEIGHTS``), and a title or id that
    is exactly the query counts most. Ties are in order of the id.
-3. If that gives too few, titles with similar trigrams follow (typos, parts of words), most similar
+3. If that finds nothing, each word is corrected to the closest one that titles have (transposed,
+   missing or doubled letters), and 1. and 2. run again.
+4. If there are still too few, titles with similar trigrams follow (parts of words), most similar
    first, from a Dice coefficient of ``SIMILAR``.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -24,6 +27,8 @@ from plugin_sdk.services import MarketplaceEntry
 CANDIDATES = 300
 MAX_WORDS = 8
 SIMILAR = 0.4
+CLOSE = 0.75
+"""Least share of equal letters (difflib's ratio) that makes one word a correction of another."""
 EXACT = 20.0
 WEIGHTS = {"title": 8.0, "title-prefix": 5.0, "keywords": 4.0, "summary": 2.0, "body": 1.0}
 _WORD = re.compile(r"[^\W_]+")
@@ -58,14 +63,30 @@ def search(connection: sa.Connection, query: str, limit: int) -> list[Marketplac
     if not words:
         newest = sa.select(plugins.c.id).where(plugins.c.entry.is_not(None)).order_by(plugins.c.id.desc()).limit(limit)
         return _entries(connection, list(connection.execute(newest).scalars()))
+    ranked = _ranked_matches(connection, words)
+    if not ranked:
+        corrected = [_corrected(connection, word) for word in words]
+        ranked = _ranked_matches(connection, corrected) if corrected != words else []
+    if len(ranked) < limit:
+        ranked += [row for row in _similar(connection, words) if row not in set(ranked)]
+    return _entries(connection, ranked[:limit])
+
+
+def _ranked_matches(connection: sa.Connection, words: Sequence[str]) -> list[int]:
     match = " ".join([*(f'"{word}"' for word in words[:-1]), f'"{words[-1]}"*'])
     found = dict.fromkeys(_match(connection, "plugin_text", "{title keywords} : (" + match + ")"))
     if len(found) < CANDIDATES:
         found.update(dict.fromkeys(_match(connection, "plugin_text", match)))
-    ranked = _rank(connection, words, list(found))[:limit]
-    if len(ranked) < limit:
-        ranked += [row for row in _similar(connection, words) if row not in found][: limit - len(ranked)]
-    return _entries(connection, ranked)
+    return _rank(connection, words, list(found))
+
+
+def _corrected(connection: sa.Connection, word: str) -> str:
+    """The word of some title that is closest to ``word`` and begins as it does; ``word`` if none is close."""
+    terms = connection.exec_driver_sql(
+        "SELECT term FROM plugin_words WHERE col = 'title' AND term >= ? AND term < ? AND length(term) BETWEEN ? AND ?",
+        (word[0], chr(ord(word[0]) + 1), len(word) - 2, len(word) + 2),
+    ).scalars()
+    return next(iter(difflib.get_close_matches(word, list(terms), n=1, cutoff=CLOSE)), word)
 
 
 def _match(connection: sa.Connection, table: str, expression: str) -> list[int]:
@@ -78,21 +99,28 @@ def _rank(connection: sa.Connection, words: Sequence[str], rows: Sequence[int]) 
     for row, plugin, title, keywords, summary in _texts(connection, rows):
         fields = {"title": _words(title), "keywords": _words(keywords), "summary": _words(summary)}
         score = sum(_weight(word, fields) for word in words)
-        if list(words) == fields["title"][: len(words)] or " ".join(words) in (plugin, plugin.replace("/", " ")):
+        begins = len(fields["title"]) >= len(words) and all(map(_alike, words, fields["title"]))
+        if begins or list(words) == _words(plugin):
             score += EXACT
         scored.append((-score, plugin, row))
     return [row for _, _, row in sorted(scored)]
 
 
 def _weight(word: str, fields: dict[str, list[str]]) -> float:
-    if word in fields["title"]:
+    if any(_alike(word, other) for other in fields["title"]):
         return WEIGHTS["title"]
     if any(other.startswith(word) for other in fields["title"]):
         return WEIGHTS["title-prefix"]
     for name in ("keywords", "summary"):
-        if any(other.startswith(word) for other in fields[name]):
+        if any(other.startswith(word) or _alike(word, other) for other in fields[name]):
             return WEIGHTS[name]
     return WEIGHTS["body"]
+
+
+def _alike(left: str, right: str) -> bool:
+    """Whether two words are the same up to an ending (guard, guards, guarding)."""
+    short, long = sorted((left, right), key=len)
+    return long == short or (len(short) >= 4 and long.startswith(short) and len(long) - len(short) <= 3)
 
 
 def _similar(connection: sa.Connection, words: Sequence[str]) -> list[int]:

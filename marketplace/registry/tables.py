@@ -70,6 +70,7 @@ releases = sa.Table(
 _SEARCH = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_text USING fts5("
     "title, keywords, summary, body, tokenize = 'porter unicode61 remove_diacritics 2')",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_words USING fts5vocab(plugin_text, 'col')",
     "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_trigrams USING fts5(title, tokenize = 'trigram')",
 )
 
