@@ -14,6 +14,7 @@ SELECT, a computed ``tenant_id``. On PostgreSQL row-level security says the same
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any, NoReturn
 
 from sqlalchemy import Delete, Insert, Table, Update, bindparam
@@ -30,6 +31,8 @@ from kernel.tables import TENANT_COLUMN, Owner, TenantId, current_scope, owner_o
 _FORBIDDEN_FUNCTIONS = frozenset(
     {"set_config", "dblink", "dblink_exec", "query_to_xml", "pg_read_file", "lo_import", "load_extension", "readfile"}
 )
+
+_HARMLESS_LITERAL = re.compile(r"\*|\d+|'[^'\\]*'|NULL", re.IGNORECASE)
 
 _TENANT = bindparam("keelstone_tenant", callable_=current_scope, type_=TenantId())
 
@@ -175,8 +178,8 @@ class _Guard(SQLCompiler):
         return super().visit_textual_select(taf, *args, **kw)  # type: ignore[no-any-return,no-untyped-call]
 
     def visit_column(self, column: Any, *args: Any, **kw: Any) -> str:
-        # SQLAlchemy itself writes `*` and numbers as literal columns (count(), exists()).
-        if getattr(column, "is_literal", False) and not (column.name == "*" or column.name.isdigit()) and guarding():
+        # SQLAlchemy itself writes `*`, numbers and '%' as literal columns (count(), exists(), startswith()).
+        if getattr(column, "is_literal", False) and not _HARMLESS_LITERAL.fullmatch(column.name) and guarding():
             self._refuse_text()
         return super().visit_column(column, *args, **kw)
 

@@ -67,6 +67,8 @@ class SqlTransaction(AbstractAsyncContextManager["SqlTransaction"]):
         """
         if self._guarded:
             check_statement(statement)
+        if not self._writable and getattr(statement, "is_dml", False):
+            raise ValidationFailed("A read transaction can't write.", tenant=self.scope, fix="Use write().")
         with use_scope(self.scope):
             try:
                 return await self.connection.execute(statement, parameters)
@@ -199,11 +201,24 @@ def translate(error: StatementError, scope: str) -> Exception:
     tenant = None if scope == ALL_TENANTS else scope
     if isinstance(error, IntegrityError):
         return Conflict("The change breaks a rule of the stored data.", tenant=tenant, found=_first_line(cause))
-    if isinstance(error, (OperationalError, InterfaceError)) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    ):
-        return BackendUnavailable("The database could not do it.", tenant=tenant, found=_first_line(cause))
+    if isinstance(error, DBAPIError):
+        state = str(getattr(cause, "sqlstate", None) or "")
+        if state in _TRY_AGAIN:
+            return ConcurrencyConflict("Somebody else changed the same rows.", tenant=tenant, found=_first_line(cause))
+        if error.connection_invalidated or _is_away(error, state):
+            return BackendUnavailable("The database could not do it.", tenant=tenant, found=_first_line(cause))
     return error
+
+
+# PostgreSQL: serialization failure, deadlock.
+_TRY_AGAIN = frozenset({"40001", "40P01"})
+
+
+def _is_away(error: DBAPIError, state: str) -> bool:
+    if isinstance(error, InterfaceError) or state[:2] in ("08", "53", "57", "58"):
+        return True
+    said = str(error.orig)
+    return isinstance(error, OperationalError) and any(word in said for word in ("locked", "disk", "unable to open"))
 
 
 def _first_line(cause: BaseException | None) -> str:

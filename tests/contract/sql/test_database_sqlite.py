@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.contract.suites.database import DatabaseSuite
 from tests.contract.suites.events import EventStoreSuite
+from tests.contract.suites.isolation import IsolationSuite
 
 
 class TestDatabase(DatabaseSuite):
@@ -11,4 +12,8 @@ class TestDatabase(DatabaseSuite):
 
 
 class TestEventStore(EventStoreSuite):
+    pass
+
+
+class TestIsolation(IsolationSuite):
     pass

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import func, insert, literal, literal_column, select, text, union_all, update
-
 from sqlalchemy.exc import DBAPIError
 
 from kernel.adapters.sql import SqlDatabase
@@ -32,12 +31,16 @@ class DatabaseSuite:
 
     async def test_an_error_undoes_the_rows_and_the_events(self, database: SqlDatabase) -> None:
         called: list[str] = []
-        with pytest.raises(RuntimeError, match="stop"):
+
+        async def fail() -> None:
             async with database.write("acme") as transaction:
                 await transaction.execute(insert(people), {"id": "ann", "email": "ann@acme.example"})
                 transaction.emit("person/ann", NewEvent("demo.joined", {"person": "ann"}))
                 transaction.after_commit(lambda: called.append("committed"))
                 raise RuntimeError("stop")
+
+        with pytest.raises(RuntimeError, match="stop"):
+            await fail()
         async with database.read("acme") as transaction:
             assert (await transaction.execute(select(func.count()).select_from(people))).scalar() == 0
         assert await database.events.read_tenant("acme") == []
@@ -77,10 +80,14 @@ class DatabaseSuite:
 
     async def test_expected_version_is_checked_at_commit_and_undoes_everything(self, database: SqlDatabase) -> None:
         await database.events.append("acme", "s", [NewEvent("demo.left", {})])
-        with pytest.raises(ConcurrencyConflict) as caught:
+
+        async def too_late() -> None:
             async with database.write("acme") as transaction:
                 await transaction.execute(insert(people), {"id": "ann", "email": "ann@acme.example"})
                 transaction.emit("s", NewEvent("demo.left", {}), expected_version=0)
+
+        with pytest.raises(ConcurrencyConflict) as caught:
+            await too_late()
         assert caught.value.problem()["status"] == 409
         async with database.read("acme") as transaction:
             assert (await transaction.execute(select(func.count()).select_from(people))).scalar() == 0
@@ -89,7 +96,7 @@ class DatabaseSuite:
         async with database.write("acme") as transaction:
             with pytest.raises(ValidationFailed, match=r"nobody\.knows is not registered"):
                 transaction.emit("s", NewEvent("nobody.knows", {}))
-            with pytest.raises(ValidationFailed, match="demo.joined") as caught:
+            with pytest.raises(ValidationFailed, match=r"demo\.joined") as caught:
                 transaction.emit("s", NewEvent("demo.joined", {"person": 7}))
         assert "data/person" in str(caught.value.found)
         assert await database.events.read_tenant("acme") == []
@@ -152,9 +159,9 @@ class DatabaseSuite:
         assert found.profile == profile
 
     async def test_a_moment_without_a_zone_is_refused(self, database: SqlDatabase) -> None:
+        row = {"id": "a", "email": "a@b.example", "joined": datetime(2026, 1, 1)}
         with pytest.raises(ValidationFailed):
             async with database.write("acme") as transaction:
-                row = {"id": "a", "email": "a@b.example", "joined": datetime(2026, 1, 1)}  # noqa: DTZ001
                 await transaction.execute(insert(people), row)
 
     async def test_hot_statements_are_compiled_once_and_still_bound_to_each_tenant(self, database: SqlDatabase) -> None:
@@ -192,9 +199,7 @@ class DatabaseSuite:
         async with database.write("globex") as transaction:
             await transaction.execute(insert(badges), {"person": "ann", "number": 2})
         query = (
-            select(people.c.id, badges.c.number)
-            .outerjoin(badges, badges.c.person == people.c.id)
-            .order_by(people.c.id)
+            select(people.c.id, badges.c.number).outerjoin(badges, badges.c.person == people.c.id).order_by(people.c.id)
         )
         async with database.read("acme") as transaction:
             assert (await transaction.execute(query)).all() == [("ann", 1), ("bob", None)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
 from sqlalchemy import update
 
 from kernel.adapters.sql import SqlDatabase
@@ -13,7 +12,6 @@ from kernel.context import new_id
 from kernel.errors import ConcurrencyConflict, ValidationFailed
 from kernel.events import GENESIS_HASH, Event, NewEvent, from_cloudevent, to_cloudevent
 from kernel.ports import ALL_TENANTS, EventStore
-from tests.contract.suites.fixtures import OpenDatabase
 
 
 async def read_all(store: EventStore, limit: int = 500) -> list[Event]:
@@ -91,7 +89,9 @@ class EventStoreSuite:
     async def test_concurrent_callers_share_commits(self, database: SqlDatabase) -> None:
         commits = []
         stop = database.on_events(lambda: commits.append(1))
-        await asyncio.gather(*(database.events.append("acme", f"s{i}", [NewEvent("demo.left", {})]) for i in range(200)))
+        await asyncio.gather(
+            *(database.events.append("acme", f"s{i}", [NewEvent("demo.left", {})]) for i in range(200))
+        )
         stop()
         assert len(commits) < 20
         assert len(await read_all(database.events, limit=37)) == 200
@@ -101,52 +101,6 @@ class EventStoreSuite:
             await database.events.append("acme", "s", [NewEvent("demo.left", {}) for _ in range(7)])
         found = await read_all(database.events, limit=4)
         assert [event.version for event in found] == list(range(1, 36))
-
-    async def test_an_event_that_commits_late_is_not_skipped(self, open_database: OpenDatabase) -> None:
-        one, two = await open_database(), await open_database()
-        await one.migrate()
-        seen: list[str] = []
-        cursor = (0, 0)
-
-        async def look() -> None:
-            nonlocal cursor
-            events, cursor = await one.events.read_committed(after=cursor)
-            seen.extend(str(event.data["n"]) for event in events)
-
-        if one.dialect == "sqlite":
-            pytest.skip("SQLite has one writer: no event commits out of the order of positions")
-        async with one.write(ALL_TENANTS) as early:
-            # It has its transaction id and its position first, and commits last.
-            early.emit("early", NewEvent("demo.left", {"n": "early"}), tenant="acme")
-            await one.log.append(early.connection, early._appends)
-            early._appends.clear()
-            await two.events.append("acme", "late", [NewEvent("demo.left", {"n": "late"})])
-            await look()
-            assert seen == []
-        await look()
-        assert sorted(seen) == ["early", "late"]
-
-    async def test_a_stream_stays_in_order_when_an_old_transaction_appends_last(
-        self, open_database: OpenDatabase
-    ) -> None:
-        one, two, three = await open_database(), await open_database(), await open_database()
-        await one.migrate()
-        if one.dialect == "sqlite":
-            pytest.skip("SQLite has one writer: no transaction is older than another")
-        async with one.write("acme") as oldest:
-            await one.kv.apply(oldest, "acme", "p", _writes("a"))
-            async with three.write("acme") as holder:
-                await three.kv.apply(holder, "acme", "p", _writes("b"))
-                await two.events.append("acme", "s", [NewEvent("demo.left", {"n": 1})])
-                oldest.emit("s", NewEvent("demo.left", {"n": 2}))
-                await one.log.append(oldest.connection, oldest._appends)
-                oldest._appends.clear()
-                await oldest.connection.commit()
-                # The younger transaction 'holder' is still open: what sorts before it could be read now.
-                events, cursor = await two.events.read_committed()
-                assert [event.data["n"] for event in events] == []
-        events, _ = await two.events.read_committed(after=cursor)
-        assert [event.data["n"] for event in events] == [1, 2]
 
     async def test_tampering_is_found(self, database: SqlDatabase) -> None:
         made = await database.events.append("acme", "s", [NewEvent("demo.left", {"n": n}) for n in range(5)])
@@ -179,9 +133,3 @@ class EventStoreSuite:
         await database.events.append("acme", "s", [NewEvent("demo.left", {"n": 2})])
         events, _ = await database.events.read_committed(after=cursor)
         assert [event.version for event in events] == [2]
-
-
-def _writes(key: str):  # type: ignore[no-untyped-def]
-    from kernel.ports import Effects
-
-    return Effects(kv_writes={key: "1"})
