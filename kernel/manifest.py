@@ -92,44 +92,58 @@ class Requires(_Strict):
     """What must be there: the hook contract and other plugins."""
 
     kernel: RangeText = "^1.0"
+    """Range over the version of the hook contract."""
     plugins: dict[PluginId, RangeText] = {}
+    """Plugins that must be installed, each with a range of versions."""
     optional: dict[PluginId, RangeText] = {}
+    """Plugins that are made use of if they are there."""
 
 
 class HookUse(_Strict):
     """One hook that the plugin implements, and its place among the others' implementations."""
 
     before: tuple[PluginId, ...] = ()
+    """Plugins whose implementations run later than ours; names of absent ones are ignored."""
     after: tuple[PluginId, ...] = ()
+    """Plugins whose implementations run earlier than ours; names of absent ones are ignored."""
 
 
 class Capability(_Strict):
     """A host ability the guest asks for; ``why`` is shown to the person who consents."""
 
     why: str = Field(min_length=8, max_length=300)
+    """What it is needed for, in words for the person who decides."""
 
 
 class HttpCapability(Capability):
     """Outgoing HTTP. Hosts are exact, ``*.suffix`` or ``setting:<name>`` (that URL's host)."""
 
     hosts: tuple[AllowedHost, ...] = Field(min_length=1, max_length=50)
+    """Where requests may go; every redirect is held to it too."""
     methods: tuple[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], ...] = ("GET",)
+    """Which methods requests may use."""
 
 
 class EventsCapability(Capability):
     """Emitting events of the named types, which the plugin must declare under ``[events]``."""
 
     emits: tuple[EventTypeName, ...] = Field(min_length=1, max_length=50)
+    """Event types, each declared under `[[events.declares]]`."""
 
 
 class Capabilities(_Strict):
     """Everything a guest may ask of the host; what is absent is denied."""
 
     log: Capability | None = None
+    """Write lines to the plugin's log."""
     config: Capability | None = None
+    """Read the settings that the tenant made."""
     kv: Capability | None = None
+    """Keep small state, private to plugin and tenant."""
     http: HttpCapability | None = None
+    """Send requests to named hosts."""
     events: EventsCapability | None = None
+    """Emit events of the plugin's own types."""
 
     def asked(self) -> dict[str, Capability]:
         """The capabilities that are asked for, by name, in alphabetical order."""
@@ -140,15 +154,20 @@ class EventDeclaration(_Strict):
     """An event type that the plugin owns. ``data`` is its JSON Schema."""
 
     type: EventTypeName
+    """Lower-case dotted words, e.g. `lead.scored`."""
     summary: str = Field(min_length=3, max_length=200)
+    """What has happened, in one sentence."""
     data: dict[str, Any] = {"type": "object"}
+    """JSON Schema (draft 2020-12) of the event's data."""
 
 
 class Events(_Strict):
     """Event types observed and owned. ``subscribes`` may end in ``.*``."""
 
     subscribes: tuple[str, ...] = ()
+    """Types, or patterns such as `user.*`, that the hook `event_received` is called with."""
     declares: tuple[EventDeclaration, ...] = ()
+    """Types that belong to this plugin."""
 
     @field_validator("subscribes")
     @classmethod
@@ -162,31 +181,47 @@ class PermissionDeclaration(_Strict):
     """A right that the plugin introduces, and the standard roles that have it from the start."""
 
     summary: str = Field(min_length=3, max_length=200)
+    """What it lets a person do, in one sentence."""
     roles: tuple[Literal["admin", "member"], ...] = ("admin",)
+    """Roles that have it unless an operator decides otherwise."""
 
 
 class Limits(_Strict):
-    """Technical bounds of one call. The operator's policy caps every one of them."""
+    """Technical bounds of one call. The operator's settings cap time and memory."""
 
     time_ms: int = Field(default=250, ge=1, le=60_000)
+    """Milliseconds that a call may take."""
     memory_mb: int = Field(default=16, ge=1, le=1024)
+    """MiB of memory that a call may use."""
     input_kb: int = Field(default=256, ge=1, le=16_384)
+    """KiB of payload taken in."""
     output_kb: int = Field(default=256, ge=1, le=16_384)
+    """KiB of answer given."""
     stack_kb: int = Field(default=512, ge=64, le=1024)
+    """KiB of stack that the guest counts on."""
     host_calls: int = Field(default=100, ge=0, le=10_000)
+    """Host calls in one call."""
     http_kb: int = Field(default=256, ge=0, le=16_384)
+    """KiB of HTTP bodies, sent and received, in one call."""
     kv_kb: int = Field(default=64, ge=0, le=16_384)
+    """KiB of keys and values stored for a tenant."""
     kv_keys: int = Field(default=10_000, ge=0, le=1_000_000)
+    """Keys stored for a tenant."""
     events: int = Field(default=10, ge=0, le=1_000)
+    """Events emitted in one call."""
     log_lines: int = Field(default=50, ge=0, le=10_000)
+    """Lines logged in one call."""
     concurrency: int = Field(default=8, ge=1, le=256)
+    """Calls under way at once, in one process."""
 
 
 class Build(_Strict):
     """How ``keelstone plugin build`` makes the component; kept in the package for rebuilds."""
 
     language: Literal["assemblyscript", "python"]
+    """The source's language."""
     source: str
+    """The file with the guest's entry, relative to the manifest."""
 
 
 class PluginManifest(_Strict):
@@ -196,26 +231,43 @@ class PluginManifest(_Strict):
     """
 
     manifest: Literal[1]
+    """Version of this format."""
     id: PluginId
+    """`publisher/name` in lower-case letters, digits and single hyphens."""
     version: VersionText
+    """SemVer 2."""
     name: str = Field(min_length=2, max_length=60)
+    """What people call it."""
     summary: str = Field(min_length=10, max_length=200)
+    """What it does, in one sentence."""
     license: str = Field(min_length=2, max_length=60)
+    """SPDX identifier or name."""
     kind: PluginKind = "guest"
+    """`guest` runs in the sandbox; `builtin` and `extension` are Python in the platform's process."""
     required: bool = False
     """Built-ins only: on for every tenant, cannot be switched off for one."""
     homepage: str | None = None
+    """Where to read more."""
     keywords: tuple[str, ...] = Field(default=(), max_length=20)
+    """Words that a search should find."""
     requires: Requires = Requires()
+    """What must be there."""
     hooks: dict[str, HookUse] = {}
+    """Hooks that are implemented, by name."""
     capabilities: Capabilities = Capabilities()
+    """What the guest asks of the host."""
     events: Events = Events()
+    """Event types observed and owned."""
     permissions: dict[PermissionName, PermissionDeclaration] = {}
+    """Rights that the plugin introduces, by name (`area:action`)."""
     settings: str | None = None
     """Path of the settings' JSON Schema (draft 2020-12), relative to the manifest."""
     limits: Limits = Limits()
+    """Bounds of one call."""
     isolation: Literal["call"] = "call"
+    """`call`: a fresh instance for every call."""
     build: Build | None = None
+    """How the component is made."""
 
     @property
     def publisher(self) -> str:
