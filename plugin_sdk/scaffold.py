@@ -23,7 +23,7 @@ class _Kind:
 
 
 _KINDS: Mapping[str, _Kind] = {
-    "assemblyscript": _Kind("assembly/index.ts", time_ms=100, memory_mb=8),
+    "assemblyscript": _Kind("assembly/index.ts", time_ms=250, memory_mb=8),
     "python": _Kind("guest/plugin.py", time_ms=1000, memory_mb=64),
 }
 LANGUAGES = tuple(_KINDS)

@@ -64,6 +64,7 @@ def run_tests(folder: Path) -> Report:
 
 async def _contract(folder: Path) -> list[Check]:
     async with Guest(folder) as guest:
+        await guest.start()
         return await contract_checks(guest)
 
 

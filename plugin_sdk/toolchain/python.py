@@ -38,13 +38,13 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
         env={"VIRTUAL_ENV": str(stage / "venv"), "RUST_BACKTRACE": "0"},
     )
     if done.returncode or not component.is_file():
-        output = _python_says((done.stderr or done.stdout).strip())
+        told, fix = explain((done.stderr or done.stdout).strip())
         raise BuildFailed(
             "Python does not import the plugin.",
             plugin=manifest.id,
             file=manifest.build.source,
-            found="\n" + output[-4000:],
-            fix=_fix(output),
+            found="\n" + told[-4000:],
+            fix=fix,
         )
     return component.read_bytes()
 
@@ -74,15 +74,12 @@ class WitWorld(wit_world.WitWorld):
 '''
 
 
-def _python_says(output: str) -> str:
-    """The guest's own traceback, out of the compiler's around it."""
+def explain(output: str) -> tuple[str, str]:
+    """The guest's own traceback, out of the compiler's around it; and what to do about it."""
     inner = output.split("\nCaused by:")[0].split("\nStack backtrace:")[0].strip()
-    return inner.rpartition("AssertionError: ")[2] if inner.startswith("Traceback") else inner
-
-
-def _fix(output: str) -> str:
-    if "no function is marked @hook" in output:
-        return "Mark one function for each hook under [hooks] with @hook from keelstone_guest."
-    if "ModuleNotFoundError" in output:
-        return "A guest has the standard library, keelstone_guest and the files beside its source, nothing else."
-    return "The last lines are Python's own: correct what they name."
+    told = inner.rpartition("AssertionError: ")[2] if inner.startswith("Traceback") else inner
+    if "no function is marked @hook" in told:
+        return told, "Mark one function for each hook under [hooks] with @hook from keelstone_guest."
+    if "ModuleNotFoundError" in told:
+        return told, "A guest has the standard library, keelstone_guest and the files beside its source, nothing else."
+    return told, "The last lines are Python's own: correct what they name."

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +73,9 @@ class Cli:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.chdir(tmp_path)
-    yield Cli()
+    return Cli()
 
 
 @pytest.mark.parametrize("example", KEPT, indirect=True)
@@ -147,7 +146,6 @@ def test_a_broken_contract_and_a_failing_test_are_both_reported(cli: Cli, assemb
     assert "email" in failed[0]["problem"]
     assert report["tests"]["failed"] == 3
     assert "test_a_name_is_tidied" in " ".join(report["tests"]["failures"])
-    assert "FAILED  user_creating" in cli.run("test", "hello", code=EXIT_FAILED)
 
 
 def test_a_plugin_that_is_not_built_cannot_be_tested(cli: Cli) -> None:
@@ -183,24 +181,15 @@ def test_source_that_does_not_build_says_why(
 
 
 @pytest.mark.toolchain
-@pytest.mark.parametrize(
-    ("old", "new", "found"),
-    [
-        ("from keelstone_guest", "import numpy\nfrom keelstone_guest", "No module named 'numpy'"),
-        ('@hook("user_creating")', "", "no function is marked @hook for user_creating"),
-        ("def tidy(", "def tidy((", "SyntaxError"),
-    ],
-)
-def test_python_that_cannot_be_imported_says_why(cli: Cli, python: Toolchains, old: str, new: str, found: str) -> None:
+def test_python_that_cannot_be_imported_says_why(cli: Cli, python: Toolchains) -> None:
     cli.run("new", "hello", "--language", "python")
     source = Path("hello/guest/plugin.py")
-    text = source.read_text()
-    assert old in text
-    source.write_text(text.replace(old, new, 1))
+    source.write_text(source.read_text().replace("from keelstone_guest", "import numpy\nfrom keelstone_guest", 1))
     problem = cli.json("build", "hello", code=EXIT_FAILED)["error"]
     assert problem["code"] == "build-failed"
-    assert found in problem["found"]
+    assert "No module named 'numpy'" in problem["found"]
     assert "Stack backtrace" not in problem["found"]
+    assert "standard library" in problem["fix"]
 
 
 @pytest.mark.parametrize(("language", "index"), [("assemblyscript", "npm"), ("python", "Python package index")])
