@@ -15,7 +15,7 @@ from api.middleware import RequestRoom
 from api.routes import health_router, platform_router
 from kernel.hookspecs import HOOK_CONTRACT_VERSION
 from plugin_sdk.contributions import GraphQL, Routes
-from plugin_sdk.web import requires_active
+from plugin_sdk.web import PERMISSION, requires_active
 
 API = "/api/v1"
 
@@ -70,7 +70,24 @@ def _secure(app: FastAPI) -> None:
         document = plain()
         schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
         schemes["bearer"] = {"type": "http", "scheme": "bearer", "description": "Access token or API key."}
-        document["security"] = [{"bearer": []}, {}]
+        document["security"] = [{"bearer": []}]
+        for path, method, permission in _permissions(app):
+            operation = document.get("paths", {}).get(path, {}).get(method)
+            if operation is None:
+                continue
+            if permission is None:
+                operation["security"] = []
+            else:
+                operation["x-permission"] = permission
         return document
 
     app.openapi = described  # type: ignore[method-assign]
+
+
+def _permissions(app: FastAPI) -> Iterator[tuple[str, str, str | None]]:
+    """Path, method and the permission that :func:`plugin_sdk.web.requires` checks there, of each operation."""
+    for route in iter_route_contexts(app.routes):
+        found = [getattr(d.call, PERMISSION, None) for d in getattr(route, "dependant", Dependant()).dependencies]
+        permission = next((p for p in found if p is not None), None)
+        for method in route.methods or ():
+            yield route.path or "", method.lower(), permission

@@ -94,7 +94,7 @@ class RequestRoom:
             await problem_response(late, scope["path"], correlation)(scope, receive, reply)
         finally:
             seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", None) or "unmatched"
+            route = _template(scope)
             self._telemetry.request(scope["method"], route, status, seconds)
             if status >= 500 or seconds > 1.0:
                 with use_context(context):
@@ -136,6 +136,16 @@ class RequestRoom:
             return message
 
         return counted
+
+
+def _template(scope: MutableMapping[str, Any]) -> str:
+    """The matched path with its parameters named, so that metrics have one series per route."""
+    if "route" not in scope and "endpoint" not in scope:
+        return "unmatched"
+    path = str(scope["path"])
+    for name, value in scope.get("path_params", {}).items():
+        path = path.replace(f"/{value}", f"/{{{name}}}", 1)
+    return path
 
 
 def _too_large(limit: int, found: int) -> BodyTooLarge:

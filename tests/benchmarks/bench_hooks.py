@@ -84,9 +84,7 @@ def _dispatch_rows() -> list[dict[str, Any]]:
     for name, plugin in (("hooks.dispatch10", _Sync), ("hooks.dispatch10_async", _Async)):
         dispatcher = _dispatcher(plugin)
         ours, baseline = alternate(lambda d=dispatcher: dispatched(d), raw)  # type: ignore[misc]
-        rows.append(
-            row(name, ours=ours, baseline=baseline, unit="us", target="ratio <= 3", met=lambda r: r <= 3)
-        )
+        rows.append(row(name, ours=ours, baseline=baseline, unit="us", target="ratio <= 3", met=lambda r: r <= 3))
     return rows
 
 
