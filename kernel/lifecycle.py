@@ -35,7 +35,8 @@ _RELEASE: dict[str, tuple[frozenset[ReleaseState], ReleaseState]] = {
         frozenset({ReleaseState.UPLOADED, ReleaseState.VERIFIED, ReleaseState.INSTALLED}),
         ReleaseState.QUARANTINED,
     ),
-    "release": (frozenset({ReleaseState.QUARANTINED}), ReleaseState.INSTALLED),
+    # Whatever let it in before may be what was wrong: it is verified and installed anew.
+    "release": (frozenset({ReleaseState.QUARANTINED}), ReleaseState.UPLOADED),
     "uninstall": (frozenset({ReleaseState.INSTALLED, ReleaseState.QUARANTINED}), ReleaseState.UNINSTALLED),
 }
 

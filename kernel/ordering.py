@@ -33,7 +33,7 @@ def order_plugins(uses: Mapping[str, HookUse], hook: str) -> list[str]:
             if waiting[follower] == 0:
                 heapq.heappush(ready, follower)
     if len(ordered) < len(uses):
-        circle = sorted(plugin for plugin, count in waiting.items() if count)
+        circle = _circle(followers, {plugin for plugin, count in waiting.items() if count})
         raise Conflict(
             f"The order of {hook} contradicts itself: {', '.join(circle)} each want to run before the other.",
             hook=hook,
@@ -41,3 +41,12 @@ def order_plugins(uses: Mapping[str, HookUse], hook: str) -> list[str]:
             fix="Remove a before= or after= under [hooks] in one of their manifests.",
         )
     return ordered
+
+
+def _circle(followers: Mapping[str, set[str]], stuck: set[str]) -> list[str]:
+    """Those of ``stuck`` that are in a circle, without those that only wait behind one."""
+    while True:
+        last = {plugin for plugin in stuck if not followers[plugin] & stuck}
+        if not last:
+            return sorted(stuck)
+        stuck = stuck - last

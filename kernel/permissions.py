@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kernel.context import Context, Principal
 from kernel.errors import Forbidden, TenantMismatch, Unauthenticated
 from kernel.manifest import PluginManifest
+from kernel.ports import ALL_TENANTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,12 @@ def require(principal: Principal, permission: str) -> None:
 def acting_tenant(principal: Principal, wanted: str | None) -> str:
     """The tenant a request acts in. Only operators may name one that is not their own.
 
-    Raises TenantMismatch; the message does not say whether the tenant exists.
+    Nobody acts in all tenants at once by naming ``*``. Raises TenantMismatch; the message does not
+    say whether the tenant exists.
     """
-    if wanted is None or wanted == principal.tenant:
-        return principal.tenant
-    if principal.is_operator:
-        return wanted
+    acting = principal.tenant if wanted is None else wanted
+    if acting != ALL_TENANTS and (acting == principal.tenant or principal.is_operator):
+        return acting
     raise TenantMismatch(
         "That tenant is not yours.",
         tenant=principal.tenant,

@@ -124,8 +124,6 @@ async def _reads(database: SqlDatabase, table: Table) -> None:
         "join": select(other.c[TENANT_COLUMN]).select_from(table.join(other, literal(1) == 1)),
         "outer join": select(other.c[TENANT_COLUMN]).select_from(table.outerjoin(other, literal(1) == 1)),
         "full join": select(third.c[TENANT_COLUMN]).select_from(other.outerjoin(third, matching, full=True)),
-            other.outerjoin(third, other.c[TENANT_COLUMN] == third.c[TENANT_COLUMN], full=True)
-        ),
         "subquery": select(inner.c[TENANT_COLUMN]),
         "cte": select(cte.c[TENANT_COLUMN]),
         "union": union_all(select(tenant), select(other.c[TENANT_COLUMN])),

@@ -165,14 +165,12 @@ def test_no_url_at_all_passes_but_to_the_listed_host(text):
 @pytest.mark.parametrize(
     "schema",
     [
-        {"type": "object", "properties": {"a": {"type": "string", "pattern": "(a+)+$"}}},
-        {"type": "object", "patternProperties": {"^x": {}}},
+        {"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=a)b"}}},
+        {"type": "object", "properties": {"a": {"type": "string", "pattern": "a{1000}{1000}{1000}"}}},
         {"$defs": {"a": {}}, "$ref": "#/$defs/a"},
         {"$ref": "http://evil.test/schema.json"},
         {"type": "object", "properties": {"a": {"items": {"$dynamicRef": "#x"}}}},
-        {"type": "array", "uniqueItems": True},
-        {"type": "object", "unevaluatedProperties": False},
-        {"allOf": [{"not": {"anyOf": [{"pattern": "x"}]}}]},
+        {"allOf": [{"not": {"anyOf": [{"$ref": "#"}]}}]},
         {"type": "no such type"},
         {"type": "object", "properties": {"a": 7}},
     ],
@@ -194,22 +192,29 @@ def test_a_schema_nested_without_end_is_refused():
 def test_a_property_may_be_called_like_a_keyword():
     schema = {
         "type": "object",
-        "properties": {"pattern": {"type": "string"}, "$ref": {"type": "integer"}, "properties": {"type": "object"}},
-        "enum": [{"pattern": "x"}],
+        "properties": {"enum": {"type": "string"}, "$ref": {"type": "integer"}, "properties": {"type": "object"}},
+        "not": {"enum": [{"$ref": 8}]},
     }
     check_event_schema("lead.scored", schema)
-    assert problem_with({"pattern": "x"}, schema) is None
-    assert problem_with({"pattern": 7}, schema)
+    assert problem_with({"enum": "x", "$ref": 7}, schema) is None
+    assert problem_with({"enum": 7}, schema)
+    assert problem_with({"$ref": 8}, schema)
 
 
 def test_a_problem_names_its_place():
     schema = {"type": "object", "properties": {"list": {"items": {"type": "integer"}}}}
-    assert problem_with({"list": [1, "x"]}, schema) == "data.list[1]: 'x' is not of type 'integer'"
+    assert problem_with({"list": [1, "x"]}, schema) == 'data.list[1]: "x" is not of type "integer"'
 
 
 def test_data_nested_without_end_is_a_problem_and_not_a_crash():
     data: list = []
     for _ in range(900):
         data = [data]
-    check_event_schema("lead.scored", {"const": data})
-    assert problem_with(data, {"type": "array"}) is None
+    assert problem_with(data, {"type": "array", "items": {"type": "string"}})
+
+
+def test_a_pattern_that_would_backtrack_for_ever_is_matched_at_once():
+    schema = {"type": "object", "properties": {"name": {"type": "string", "pattern": "^(a+)+$"}}}
+    check_event_schema("lead.scored", schema)
+    assert problem_with({"name": "a" * 100_000}, schema) is None
+    assert problem_with({"name": "a" * 100_000 + "b"}, schema)
