@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
 
 from api import problems
 from api.bootstrap import Platform
@@ -18,6 +20,7 @@ from plugin_sdk.contributions import GraphQL, Routes
 from plugin_sdk.web import PERMISSION, requires_active
 
 API = "/api/v1"
+GRAPHQL = "/graphql"
 
 
 def create_app(platform: Platform, *, manage: bool = True) -> FastAPI:
@@ -51,7 +54,7 @@ def create_app(platform: Platform, *, manage: bool = True) -> FastAPI:
         gate = [requires_active(manifest.id)] if manifest.kind == "extension" else []
         app.include_router(routes.router, prefix=API, dependencies=gate)
     types: list[GraphQL] = [c for _, c in platform.hooks.contribute("contribute_graphql")]
-    app.include_router(graphql_router(platform, types), prefix="/graphql", tags=["graphql"])
+    app.include_router(graphql_router(platform, types), prefix=GRAPHQL, tags=["graphql"])
     if platform.marketplace_app is not None:
         app.mount("/marketplace", platform.marketplace_app)
     _secure(app)
@@ -75,10 +78,11 @@ def _secure(app: FastAPI) -> None:
             operation = document.get("paths", {}).get(path, {}).get(method)
             if operation is None:
                 continue
-            if permission is None:
-                operation["security"] = []
-            else:
+            if permission is not None:
                 operation["x-permission"] = permission
+            elif path != GRAPHQL:
+                # GraphQL asks field by field; whatever else checks nothing is open to all.
+                operation["security"] = []
         return document
 
     app.openapi = described  # type: ignore[method-assign]

@@ -18,8 +18,19 @@ from kernel.permissions import acting_tenant, require
 
 T = TypeVar("T")
 MAX_PAGE = 200
+PERMISSION = "keelstone_permission"
+"""Attribute of a dependency that says which permission it checks; the OpenAPI document tells it."""
 
-__all__ = ["MAX_PAGE", "Page", "authorize", "context_of", "graphql_context", "requires", "requires_active"]
+__all__ = [
+    "MAX_PAGE",
+    "PERMISSION",
+    "Page",
+    "authorize",
+    "context_of",
+    "graphql_context",
+    "requires",
+    "requires_active",
+]
 
 
 class Page(BaseModel, Generic[T]):
@@ -74,7 +85,7 @@ def requires(permission: str) -> Any:
     async def check(request: Request) -> Context:
         return await authorize(request, permission, tenant=request.path_params.get("tenant"))
 
-    check.__name__ = f"requires_{permission.replace(':', '_')}"
+    setattr(check, PERMISSION, permission)
     dependency: Callable[[Request], Coroutine[Any, Any, Context]] = check
     return Depends(dependency)
 
