@@ -31,7 +31,7 @@ _PAYLOADS: dict[str, dict[str, Any]] = {
 }
 _EVENTS: dict[str, dict[str, Any]] = {
     "user.created": {"user": "user-1", **_PERSON},
-    "user.updated": {"user": "user-1", **_PERSON},
+    "user.updated": {"user": "user-1", **_PERSON, "changed": ["name"]},
     "lead.scored": {
         "user": "user-1",
         "email": "ann@example.com",
@@ -40,6 +40,7 @@ _EVENTS: dict[str, dict[str, Any]] = {
         "band": "hot",
         "reasons": ["+40 title says cto"],
     },
+    "user.removed": {"user": "user-1"},
     "plugin.activated": {"plugin": "acme/hello", "version": "1.0.0"},
 }
 

@@ -8,12 +8,15 @@ from scoring import Person, Rules, score
 
 @hook("event_received")
 def on_event(event: EventView) -> None:
-    """Score the person of a user.created or user.updated event."""
+    """Score the person of a user.created or user.updated event; forget the one of a user.removed."""
     user = event.data.get("user")
     if not isinstance(user, str) or not user:
         log.warn(f"{event.type} {event.id} names no user; left out")
         return
     known = kv.get_json(f"lead/{user}")
+    if event.type == "user.removed":
+        _forget(user, known)
+        return
     person = _person(event, known)
     rules = Rules.from_settings(config.get)
     colleagues = _count(person, known, rules)
@@ -59,3 +62,16 @@ def _count(person: Person, known: dict[str, Any] | None, rules: Rules) -> int:
     before = int(kv.get(f"company/{person.domain}") or 0)
     kv.set(f"company/{person.domain}", str(before + 1))
     return before
+
+
+def _forget(user: str, known: dict[str, Any] | None) -> None:
+    """Keep nothing of a person who was removed."""
+    if known is None:
+        return
+    kv.delete(f"lead/{user}")
+    company = f"company/{known.get('domain', '')}"
+    count = int(kv.get(company) or 0)
+    if count > 1:
+        kv.set(company, str(count - 1))
+    elif count:
+        kv.delete(company)

@@ -85,6 +85,17 @@ async def test_an_event_without_a_user_is_left_out(guest: Guest) -> None:
     assert "names no user" in guest.log_text
 
 
+async def test_nothing_is_kept_of_a_person_who_was_removed(guest: Guest) -> None:
+    await guest.observe("user.created", ANN)
+    await guest.observe("user.created", {**ANN, "user": "u2"})
+    for user in ("u1", "u1"):
+        await guest.observe("user.removed", {"user": user})
+    assert sorted(guest.stored) == ["company/acme.example", "lead/u2"]
+    assert guest.stored["company/acme.example"] == "1"
+    await guest.observe("user.removed", {"user": "u2"})
+    assert guest.stored == {}
+
+
 async def test_state_is_what_it_says(guest: Guest) -> None:
     await guest.observe("user.created", ANN)
     kept = json.loads(guest.stored["lead/u1"])
