@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+HOME_NAME = ".keelstone"
 Csv = Annotated[tuple[str, ...], NoDecode]
+
+
+def find_home(start: Path) -> Path:
+    """The nearest ``.keelstone`` in ``start`` or above it, as git finds its own; else one in ``start``."""
+    for folder in (start, *start.parents):
+        if (folder / HOME_NAME).is_dir():
+            return folder / HOME_NAME
+    return start / HOME_NAME
 
 
 class Settings(BaseSettings):
@@ -16,7 +25,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="KEELSTONE_", extra="ignore", frozen=True)
 
-    home: Path = Field(default=Path(".keelstone"), description="Data folder: database, blobs, keys, artifacts.")
+    home: Path = Field(
+        default_factory=lambda: find_home(Path.cwd()),
+        description="Data folder: database, blobs, keys, artifacts. Default: the nearest .keelstone in this folder "
+        "or above it, or a new one here.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on. Loopback unless told otherwise.")
     port: int = Field(default=8700, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     url: str | None = Field(default=None, description="Address of the platform that the command line talks to.")
