@@ -12,7 +12,7 @@ from fastapi.routing import iter_route_contexts
 
 from api import problems
 from api.bootstrap import Platform
-from api.graphql import graphql_router
+from api.graphql import build_schema, graphql_router
 from api.middleware import RequestRoom
 from api.routes import health_router, platform_router
 from kernel.hookspecs import HOOK_CONTRACT_VERSION
@@ -54,7 +54,7 @@ def create_app(platform: Platform, *, manage: bool = True) -> FastAPI:
         gate = [requires_active(manifest.id)] if manifest.kind == "extension" else []
         app.include_router(routes.router, prefix=API, dependencies=gate)
     types: list[GraphQL] = [c for _, c in platform.hooks.contribute("contribute_graphql")]
-    app.include_router(graphql_router(platform, types), prefix=GRAPHQL, tags=["graphql"])
+    app.include_router(graphql_router(build_schema(platform, types)), prefix=GRAPHQL, tags=["graphql"])
     if platform.marketplace_app is not None:
         app.mount("/marketplace", platform.marketplace_app)
     _secure(app)
@@ -80,8 +80,9 @@ def _secure(app: FastAPI) -> None:
                 continue
             if permission is not None:
                 operation["x-permission"] = permission
-            elif path != GRAPHQL:
-                # GraphQL asks field by field; whatever else checks nothing is open to all.
+            elif path == GRAPHQL:
+                operation["summary"] = "Queries and mutations; each field asks for its own permission"
+            else:
                 operation["security"] = []
         return document
 

@@ -52,8 +52,8 @@ class PlatformSchema(strawberry.federation.Schema):
                 error.extensions = {"code": "internal"}
 
 
-def graphql_router(platform: Platform, contributions: list[GraphQL]) -> APIRouter:
-    """The endpoint /graphql."""
+def build_schema(platform: Platform, contributions: list[GraphQL]) -> PlatformSchema:
+    """The whole schema: the platform's own fields and the plugins'."""
 
     @strawberry.type
     class Query:
@@ -80,7 +80,7 @@ def graphql_router(platform: Platform, contributions: list[GraphQL]) -> APIRoute
 
     queries: list[type[Any]] = [Query, *(c.query for c in contributions if c.query is not None)]
     mutations = [c.mutation for c in contributions if c.mutation is not None]
-    schema = PlatformSchema(
+    return PlatformSchema(
         query=merge_types("Query", tuple(queries)),
         mutation=merge_types("Mutation", tuple(mutations)) if mutations else None,
         extensions=[
@@ -90,5 +90,9 @@ def graphql_router(platform: Platform, contributions: list[GraphQL]) -> APIRoute
         ],
         federation_version="2.7",
     )
+
+
+def graphql_router(schema: PlatformSchema) -> APIRouter:
+    """The endpoint /graphql."""
     router: APIRouter = GraphQLRouter(schema, path="", graphql_ide=None, allow_queries_via_get=False)
     return router

@@ -1,0 +1,1 @@
+"""The documents. Only the generator of the reference pages is code: ``python -m docs.generate``."""
