@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+
+from tests.support.served import Served, serve
 
 pytestmark = pytest.mark.toolchain
 
@@ -31,67 +27,10 @@ export function user_creating(draft: UserDraft): FilterReply {
 """
 
 
-@dataclass
-class Served:
-    """A running ``keelstone serve --seed`` and the command line beside it."""
-
-    url: str
-    environment: dict[str, str]
-    folder: Path
-
-    def cli(self, *arguments: str, cwd: Path | None = None, code: int = 0) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-m", "api.cli", *arguments, "--json"],
-            env=self.environment,
-            cwd=cwd or self.folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return json.loads(done.stdout) if done.stdout.strip() else None
-
-    def token(self, tenant: str) -> str:
-        kept = json.loads((Path(self.environment["KEELSTONE_HOME"]) / "credentials.json").read_text())[tenant]
-        answer = httpx.post(f"{self.url}/api/v1/auth/token", json={"tenant": tenant, **kept}, timeout=30)
-        return str(answer.raise_for_status().json()["access_token"])
-
-    def client(self, tenant: str) -> httpx.Client:
-        return httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {self.token(tenant)}"}, timeout=30
-        )
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("life")
-    environment = {
-        **os.environ,
-        "KEELSTONE_HOME": str(folder / "home"),
-        "KEELSTONE_PORT": "0",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    for name in ("KEELSTONE_URL", "KEELSTONE_TOKEN", "KEELSTONE_HOST"):
-        environment.pop(name, None)
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "api.cli", "serve", "--seed", "--json"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, (folder / "log.txt").read_text()
-            yield Served(json.loads(line)["url"], environment, folder)
-        finally:
-            process.send_signal(signal.SIGINT)
-            code = process.wait(30)
-            if process.stdout is not None:
-                process.stdout.close()
-            assert code == 0, (folder / "log.txt").read_text()
+    with serve(tmp_path_factory.mktemp("life")) as running:
+        yield running
 
 
 def _build(served: Served, version: str) -> Path:
@@ -177,16 +116,15 @@ def test_a_plugin_lives_from_source_to_residue_free_uninstall(served: Served) ->
         assert acme.get("/api/v1/tenants/acme/activations").json() == []
         types = {e["type"] for e in acme.get("/api/v1/events", params={"limit": 200}).json()["items"]}
         assert {"plugin.consented", "plugin.activated", "plugin.updated", "plugin.deactivated"} <= types
-    home = Path(served.environment["KEELSTONE_HOME"])
-    assert not list((home / "blobs").rglob("*.*")) or all(p.is_dir() for p in (home / "blobs").rglob("*"))
-    assert not [p for p in (home / "artifacts").glob("*.cwasm")]
+    assert not [p for p in (served.home / "blobs").rglob("*") if p.is_file()]
+    assert not list((served.home / "artifacts").glob("*.cwasm"))
 
 
 async def _load_during_upgrade(served: Served) -> tuple[list[int], list[str]]:
     statuses: list[int] = []
     names: list[str] = []
     stop = time.monotonic() + 60
-    seen_new = asyncio.Event()
+    warm, seen_new = asyncio.Event(), asyncio.Event()
     headers = {"Authorization": f"Bearer {served.token('acme')}"}
 
     async def worker(number: int, client: httpx.AsyncClient) -> None:
@@ -197,13 +135,14 @@ async def _load_during_upgrade(served: Served) -> tuple[list[int], list[str]]:
             answer = await client.post("/api/v1/users", json=body)
             statuses.append(answer.status_code)
             names.append(answer.json().get("name", answer.text))
+            if len(names) >= 20:
+                warm.set()
             if names[-1] == "Ada (1.1.0)":
                 seen_new.set()
 
     async with httpx.AsyncClient(base_url=served.url, headers=headers, timeout=30) as client:
         load = [asyncio.create_task(worker(n, client)) for n in range(6)]
-        while len(names) < 20:
-            await asyncio.sleep(0.05)
+        await warm.wait()
         moves = await asyncio.to_thread(served.cli, "marketplace", "upgrade", "lifetest/hello")
         assert [(m["tenant"], m["before"], m["after"]) for m in moves] == [("acme", "1.0.0", "1.1.0")]
         await asyncio.gather(*load)
