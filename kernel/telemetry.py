@@ -26,7 +26,8 @@ from kernel.settings import Settings
 
 _SECRET_KEY = re.compile(r"(password|secret|token|authorization|api_?key|cookie|credential)", re.IGNORECASE)
 _EMAIL = re.compile(r"\b([A-Za-z0-9._%+-])[A-Za-z0-9._%+-]*@([A-Za-z0-9.-]+\.[A-Za-z]{2,})\b")
-_BEARER = re.compile(r"\b(Bearer\s+|ks_)[A-Za-z0-9._~+/=-]{8,}")
+_TOKEN = re.compile(r"\b(Bearer\s+|ksr?_|eyJ)[A-Za-z0-9._~+/=-]{8,}")
+_URL_PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s/@]+(?=@)")
 MASK = "***"
 BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 """Upper bounds of the duration histograms, in seconds."""
@@ -36,10 +37,11 @@ OTHER_TENANT = "other"
 def mask(value: Any) -> Any:
     """``value`` with secrets and e-mail addresses hidden, at any depth; safe to write to a log."""
     if isinstance(value, str):
-        return _BEARER.sub(lambda m: m.group(1) + MASK, _EMAIL.sub(r"\1***@\2", value))
+        value = _URL_PASSWORD.sub(lambda m: m.group(1) + MASK, value)
+        return _TOKEN.sub(lambda m: m.group(1) + MASK, _EMAIL.sub(r"\1***@\2", value))
     if isinstance(value, dict):
         return {k: MASK if _SECRET_KEY.search(str(k)) else mask(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, set, frozenset)):
         return [mask(v) for v in value]
     return value
 

@@ -25,9 +25,7 @@ names = st.sampled_from(["users:read", "users:write", "plugins:install", "users:
 plain = st.sampled_from(["users:read", "users:write", "plugins:install", "self:read"])
 roles = st.frozensets(st.sampled_from(["operator", "admin", "member", "stranger"]))
 declared = st.lists(
-    st.builds(
-        Permission, plain, st.just("why"), st.frozensets(st.sampled_from(["admin", "member"]))
-    ),
+    st.builds(Permission, plain, st.just("why"), st.frozensets(st.sampled_from(["admin", "member"]))),
     max_size=6,
 )
 

@@ -47,7 +47,11 @@ def test_an_answer_satisfies_every_requirement_and_a_conflict_says_why(known, as
     wanted = [Requirement(plugin, text) for plugin, text in asked.items()]
     try:
         chosen = resolve(wanted, lambda name: known.get(name, []))
-    except ResolutionConflict as conflict:
+    except ResolutionConflict as error:
+        conflict, chosen = error, []
+    else:
+        conflict = None
+    if conflict is not None:
         assert not any_solution(known, asked)
         assert conflict.extra["causes"]
         assert all(cause in conflict.detail for cause in conflict.extra["causes"])

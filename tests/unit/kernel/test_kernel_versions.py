@@ -54,7 +54,7 @@ def test_a_range_takes_in_what_npm_and_cargo_would(text, inside, outside):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1.2.x", "^", "latest", "1.2.3.4", ">=1 <2", "^1.2,", "v1.0.0", "01.0.0", "1.0.0-", "^-1", "١.0"]
+    "text", ["", "1.2.x", "^", "latest", "1.2.3.4", ">=1 <2", "^1.2,", "v1.0.0", "01.0.0", "1.0.0-", "^-1", "\u0661.0"]
 )
 def test_what_is_no_range_is_refused_with_the_text_found(text):
     with pytest.raises(VersionError) as caught:
