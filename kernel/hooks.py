@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CoroutineType
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -136,6 +136,7 @@ class Dispatcher:
         traces: TraceLog | None = None,
         on_trace: Callable[[DispatchTrace], None] | None = None,
         breaker: Callable[[], Breaker] = Breaker,
+        specs: Mapping[str, HookSpec] = HOOKS,
     ) -> None:
         self._activations = activations
         self._guests = guests
@@ -143,6 +144,7 @@ class Dispatcher:
         self.traces = traces or TraceLog()
         self._on_trace = on_trace
         self._new_breaker = breaker
+        self._specs = specs
         self._breakers: dict[tuple[str, str, str, str], Breaker] = {}
         self._manifests: dict[str, PluginManifest] = {}
         self._pluggy = pluggy.PluginManager(PROJECT)
@@ -197,7 +199,7 @@ class Dispatcher:
         key = hook if active.activations else f"{tenant}\n{hook}"
         found = active.ready.get(key)
         if found is None:
-            found = self._build(active, tenant, hook_spec(hook))
+            found = self._build(active, tenant, self._specs.get(hook) or hook_spec(hook))
             active.ready[key] = found
         return found
 
@@ -247,7 +249,7 @@ class Dispatcher:
         Raises Rejected with the plugin's reason, or PluginUnavailable if a ``fail_closed`` hook's
         implementation failed.
         """
-        spec = HOOKS.get(hook) or hook_spec(hook)
+        spec = self._specs.get(hook) or hook_spec(hook)
         snapshot = self._activations.current
         outcome = Outcome(payload, context.tenant, kv=self._kv)
         steps: list[Step] = []
@@ -300,7 +302,7 @@ class Dispatcher:
     async def decide(self, hook: str, payload: BaseModel, context: Context) -> Outcome[Any]:
         """The first implementation's answer that is not None; ``payload`` of the outcome is None
         if nobody has an opinion. Raises PluginUnavailable like :meth:`filter`."""
-        spec = HOOKS.get(hook) or hook_spec(hook)
+        spec = self._specs.get(hook) or hook_spec(hook)
         snapshot = self._activations.current
         outcome: Outcome[Any] = Outcome(cast(Any, None), context.tenant, kv=self._kv)
         steps: list[Step] = []
@@ -341,7 +343,7 @@ class Dispatcher:
 
         Raises the observer's failure as a KeelstoneError: the consumer runner retries or parks it.
         """
-        spec = HOOKS["event_received"]
+        spec = self._specs["event_received"]
         generation = self._activations.current.generation
         began = _now()
         try:
