@@ -39,6 +39,8 @@ _RESOURCE = ffi.WASMTIME_COMPONENT_RESOURCE.value
 
 Value = ffi.wasmtime_component_val_t
 _BYTES = ctypes.POINTER(ctypes.c_ubyte)
+_SIZE = ctypes.sizeof(Value)
+_U8_OFFSET = Value.of.offset
 MAX_ITEMS = 16_384
 
 
@@ -63,7 +65,7 @@ def string_of(vector: Any) -> str:
 
 
 def read(value: Any, shape: Shape, context: Any = None) -> Any:
-    """The Python value of a C value. Records are dicts; resources are their number."""
+    """The Python value of a C value. Records are dicts, ``list<u8>`` is bytes, resources are their number."""
     if isinstance(shape, str):
         if shape == "string":
             _expect(value, _STRING, shape)
@@ -77,6 +79,8 @@ def read(value: Any, shape: Shape, context: Any = None) -> Any:
         items = value.of.list
         if items.size > MAX_ITEMS:
             raise TooManyItems(items.size)
+        if shape[1] == "u8":
+            return ctypes.string_at(items.data, items.size * _SIZE)[_U8_OFFSET::_SIZE] if items.size else b""
         return [read(items.data[i], shape[1], context) for i in range(items.size)]
     if tag == "option":
         _expect(value, _OPTION, shape)
@@ -126,7 +130,9 @@ def write(value: Any, shape: Shape, content: Any, context: Any = None) -> None:
             setattr(value.of, member, content)
         return
     tag = shape[0]
-    if tag in ("list", "tuple"):
+    if tag == "list" and shape[1] == "u8":
+        _write_bytes(value, content)
+    elif tag in ("list", "tuple"):
         value.kind = _LIST if tag == "list" else _TUPLE
         shapes = [shape[1]] * len(content) if tag == "list" else shape[1:]
         vector = value.of.list if tag == "list" else value.of.tuple
@@ -168,6 +174,17 @@ def write(value: Any, shape: Shape, content: Any, context: Any = None) -> None:
         _write_resource(value, shape[1], content, context)
     else:
         raise ShapeMismatch(f"cannot write {shape}")
+
+
+def _write_bytes(value: Any, content: bytes) -> None:
+    # One member at a time costs a microsecond a byte; a language runtime asks for kilobytes at start.
+    raw = bytearray(_SIZE * len(content))
+    raw[0::_SIZE] = bytes([_KINDS["u8"][0]]) * len(content)
+    raw[_U8_OFFSET::_SIZE] = content
+    value.kind = _LIST
+    ffi.wasmtime_component_vallist_new_uninit(ctypes.byref(value.of.list), len(content))
+    if content:
+        ctypes.memmove(value.of.list.data, bytes(raw), len(raw))
 
 
 def _fill(vector: Any, text: str) -> None:

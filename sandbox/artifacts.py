@@ -58,8 +58,8 @@ class ArtifactStore:
         path = self._path(digest)
         return path.is_file() and path.with_suffix(".seal").is_file()
 
-    def make(self, digest: str, component: bytes, plugin: str | None = None) -> tuple[str, ...]:
-        """Compile ``component`` in a process of its own; its imports. Raises SandboxError.
+    def make(self, digest: str, component: bytes, plugin: str | None = None) -> None:
+        """Compile ``component`` in a process of its own. Raises SandboxError.
 
         Atomic: the artifact appears whole and sealed, or not at all.
         """
@@ -83,7 +83,6 @@ class ArtifactStore:
             # The seal goes first: an artifact without its own seal is compiled again, never loaded.
             os.replace(sealed, path.with_suffix(".seal"))
             os.replace(output, path)
-        return tuple(facts["imports"])
 
     def load(self, digest: str) -> Artifact:
         """The artifact, if its seal holds. Raises ArtifactMissing."""

@@ -9,7 +9,6 @@ checked numbers and nothing else can be configured.
 from __future__ import annotations
 
 import hashlib
-import math
 import platform
 import sys
 import threading
@@ -32,6 +31,9 @@ _RESERVATION = 4 << 30
 _GUARD = 32 << 20
 _KEEP_RESIDENT = 64 << 10
 _IDLE_SECONDS = 1.0
+_TICK = TICK_MS / 1_000
+_LONGEST = 120_000 // TICK_MS
+"""Epochs after which every call is over, whatever its limits."""
 
 # Bounds of one component: a CPython guest has about 10 core instances and 5 tables.
 # One memory, because a store's limit counts for each memory by itself.
@@ -117,6 +119,8 @@ class SandboxEngine:
         self.engine = Engine(_config(shape))
         self._wake = threading.Event()
         self._lock = threading.Lock()
+        self._epoch = 0
+        self._base = 0.0
         self._needed_until = 0.0
         self._closed = False
         self._ticker = threading.Thread(target=self._tick, name="keelstone-epochs", daemon=True)
@@ -124,28 +128,35 @@ class SandboxEngine:
 
     def ticks(self, seconds: float) -> int:
         """Epochs from now until ``seconds`` have passed; sees to it that the clock runs that long."""
-        until = time.monotonic() + seconds
+        now = time.monotonic()
         with self._lock:
-            if until > self._needed_until:
-                self._needed_until = until
+            self._needed_until = max(self._needed_until, now + seconds)
             if not self._wake.is_set():
+                self._base = now - self._epoch * _TICK
                 self._wake.set()
-        return math.ceil(seconds * 1_000 / TICK_MS) + 1
+            # Counted from what the epoch is, not from what it should be: a clock that has fallen
+            # behind catches up by jumps, which must not end this call before its time.
+            return int((now + seconds - self._base) / _TICK) + 1 - self._epoch
 
     def _tick(self) -> None:
         increment, pointer = ffi.wasmtime_engine_increment_epoch, self.engine.ptr()
         while not self._closed:
             self._wake.wait()
-            increment(pointer)
-            time.sleep(TICK_MS / 1_000)
-            if time.monotonic() > self._needed_until + _IDLE_SECONDS:
-                with self._lock:
-                    if time.monotonic() > self._needed_until + _IDLE_SECONDS and not self._closed:
-                        self._wake.clear()
+            with self._lock:
+                # On a busy machine this thread may get its turn late: epochs follow the time that has
+                # passed, not the number of turns, or deadlines would stretch and the clock stop early.
+                now = time.monotonic()
+                due = int((now - self._base) / _TICK)
+                for _ in range(min(due - self._epoch, _LONGEST)):
+                    increment(pointer)
+                self._epoch = max(due, self._epoch)
+                if now > self._needed_until + _IDLE_SECONDS and not self._closed:
+                    self._wake.clear()
+            time.sleep(_TICK)
 
     def interrupt_all(self) -> None:
         """End every call that is under way, whatever its deadline (used at shutdown)."""
-        for _ in range(120_000 // TICK_MS):
+        for _ in range(_LONGEST):
             ffi.wasmtime_engine_increment_epoch(self.engine.ptr())
 
     def close(self) -> None:

@@ -41,8 +41,15 @@ class Outcome:
 class Guest:
     """A component ready to be called, from any number of threads at once."""
 
-    def __init__(self, component: Component, engine: SandboxEngine, memories: tuple[tuple[int, int], ...] = ()) -> None:
+    def __init__(
+        self,
+        component: Component,
+        engine: SandboxEngine,
+        memories: tuple[tuple[int, int], ...] = (),
+        imports: tuple[str, ...] = (),
+    ) -> None:
         """``memories`` number its linear memories, as found and proven when it was compiled."""
+        self.imports = imports
         self._engine = engine
         self._component = component
         self._current = CurrentCall(memories)

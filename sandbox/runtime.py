@@ -18,7 +18,14 @@ from sandbox.artifacts import ArtifactStore
 from sandbox.binary import outline
 from sandbox.contract import check_imports
 from sandbox.engine import EngineShape, SandboxEngine
-from sandbox.errors import BadComponent, GuestInputTooLarge, GuestMemoryLimit, GuestTimeLimit, SandboxError
+from sandbox.errors import (
+    ArtifactMissing,
+    BadComponent,
+    GuestInputTooLarge,
+    GuestMemoryLimit,
+    GuestTimeLimit,
+    SandboxError,
+)
 from sandbox.guest import Guest, Outcome
 from sandbox.hostcalls import HostCalls, HostServices
 from sandbox.policy import effective_limits
@@ -80,12 +87,12 @@ class SandboxRuntime:
             check_event_schema(declared.type, declared.data, manifest.id)
         async with self._compiling:
             try:
-                await self._load(digest)
-            except SandboxError:
-                # wasmtime's own list of imports is the one that counts; ours spared compiling.
-                imports = await asyncio.to_thread(self._store.make, digest, component, manifest.id)
-                check_imports(imports, manifest)
-                await self._load(digest)
+                guest = await self._load(digest)
+            except ArtifactMissing:
+                await asyncio.to_thread(self._store.make, digest, component, manifest.id)
+                guest = await self._load(digest)
+        # wasmtime's own list of imports is the one that counts; ours spared compiling.
+        check_imports(guest.imports, manifest)
 
     def prepared(self, digest: str) -> bool:
         """Whether the compiled artifact is at hand."""
@@ -103,7 +110,7 @@ class SandboxRuntime:
 
     def _open(self, digest: str) -> Guest:
         artifact = self._store.load(digest)
-        return Guest(artifact.component, self._engine, artifact.memories)
+        return Guest(artifact.component, self._engine, artifact.memories, artifact.imports)
 
     async def call(self, call: GuestCall) -> GuestResult:
         """Run one call in a fresh instance. Raises SandboxError's subclasses, and BulkheadFull."""

@@ -184,7 +184,7 @@ class WasiCalls:
     def check_write(self, stream: int) -> int:
         return MAX_WRITE
 
-    def write(self, stream: int, data: list[int]) -> None:
+    def write(self, stream: int, data: bytes) -> None:
         if len(data) > MAX_WRITE:
             raise GuestOutputTooLarge(
                 "The guest wrote more to its output than it had been allowed.",
@@ -192,7 +192,7 @@ class WasiCalls:
                 found=len(data),
                 fix="Use the language's own print, which asks first.",
             )
-        *lines, rest = (self._partial.get(stream, b"") + bytes(data)).split(b"\n")
+        *lines, rest = (self._partial.get(stream, b"") + data).split(b"\n")
         for line in lines:
             self._log(stream == STDERR, line.decode("utf-8", "replace"))
         if len(rest) > MAX_WRITE:

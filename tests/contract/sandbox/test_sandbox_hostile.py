@@ -10,6 +10,7 @@ import pytest
 
 from kernel.errors import BulkheadFull
 from sandbox import errors
+from sandbox.engine import EngineShape, SandboxEngine
 
 GOOD = '{"email": "ada@example.com"}'
 
@@ -81,6 +82,32 @@ async def test_no_guest_outlives_the_deadline_of_its_request(box, make_manifest)
         await box.run("loop", seconds=0.2, manifest=patient)
     # Half of the plugin's own five seconds: the request's 0.2 s ended it, whatever the machine's load.
     assert time.monotonic() - began < 2.5
+
+
+async def test_a_clock_that_gets_no_turn_for_long_still_ends_the_call(box, make_manifest):
+    def starve() -> None:
+        # Longer than the call's time and the clock's own patience together.
+        with box.runtime._engine._lock:
+            time.sleep(1.5)
+
+    brief = make_manifest(limits={"time_ms": 100})
+    await box.run("echo", manifest=brief)
+    task = asyncio.create_task(box.run("loop", manifest=brief))
+    await asyncio.sleep(0.05)
+    await asyncio.to_thread(starve)
+    with pytest.raises(errors.GuestTimeLimit):
+        await task
+
+
+def test_a_clock_that_catches_up_ends_no_call_early():
+    engine = SandboxEngine(EngineShape(slots=8, memory_mb=16, threads=1))
+    assert engine.ticks(0.1) in (50, 51, 52)
+    engine.close()
+    # The clock stands still from here: as if its thread had had no turn for the last second.
+    engine._wake.set()
+    engine._base -= 1.0
+    # 500 epochs will come at once when it has one; the call's own 50 come after those.
+    assert engine.ticks(0.1) >= 550
 
 
 async def test_a_call_whose_time_is_over_before_it_runs_is_not_run(box):
