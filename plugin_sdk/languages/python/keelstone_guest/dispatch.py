@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
 
-from . import log
+from . import (
+    log,
+    preload,  # noqa: F401 - its imports are its purpose
+)
 from .payloads import AccessRequest, EventView, InstallRequest, Payload, TenantDraft, UserDraft
 from .replies import Reject, decide_reply, filter_reply, observe_reply
 
