@@ -11,7 +11,10 @@ import codecs
 import linecache  # noqa: F401 - tracebacks
 import tokenize  # noqa: F401 - tracebacks
 
-ENCODINGS = "ascii latin-1 utf-8 utf-8-sig utf-16 utf-32 idna punycode cp1252 base64 hex".split()
+ENCODINGS = (
+    *("ascii", "latin-1", "cp1252", "utf-8", "utf-8-sig", "utf-16", "utf-32"),
+    *("idna", "punycode", "base64", "hex"),
+)
 
 for _name in ENCODINGS:
     codecs.lookup(_name)
