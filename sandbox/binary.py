@@ -16,6 +16,8 @@ _COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _CORE_MODULE = b"\0asm\x01\x00\x00\x00"
 _MODULE_SECTION, _CORE_INSTANCE_SECTION, _COMPONENT_SECTION, _IMPORT_SECTION = 1, 2, 4, 10
 _CORE_MEMORIES = 5
+_MOST = 10_000
+"""Sections of one level and items of one section: a CPython guest has some hundreds."""
 
 
 class _Reader:
@@ -41,6 +43,12 @@ class _Reader:
             if shift > 63:
                 raise ValueError("a number is too long")
 
+    def count(self) -> int:
+        value = self.number()
+        if value > _MOST:
+            raise ValueError(f"more than {_MOST} items in a section")
+        return value
+
     def text(self) -> str:
         return self.raw(self.number()).decode("utf-8")
 
@@ -58,6 +66,8 @@ class _Reader:
                 raise ValueError(f"section {kind} ends after the file")
             found.append((kind, _Reader(self.data, self.at, self.at + size)))
             self.at += size
+            if len(found) > _MOST:
+                raise ValueError(f"more than {_MOST} sections")
         return found
 
 
@@ -124,7 +134,7 @@ def _outline(reader: _Reader) -> Outline:
 
 def _imports(body: _Reader) -> list[str]:
     names = []
-    for _ in range(body.number()):
+    for _ in range(body.count()):
         form = body.byte()
         names.append(body.text())
         if form == 2:
@@ -153,15 +163,15 @@ def _skip_type(body: _Reader) -> None:
 def _instantiated(body: _Reader) -> list[int]:
     """Indexes of the modules instantiated by a core instance section, in order."""
     found = []
-    for _ in range(body.number()):
+    for _ in range(body.count()):
         if body.byte() == 0:
             found.append(body.number())
-            for _ in range(body.number()):
+            for _ in range(body.count()):
                 body.text()
                 body.byte()
                 body.number()
         else:
-            for _ in range(body.number()):
+            for _ in range(body.count()):
                 body.text()
                 body.byte()
                 body.number()
@@ -175,7 +185,7 @@ def _memories_of(module: _Reader) -> list[int]:
     sizes = []
     for kind, body in module.sections():
         if kind == _CORE_MEMORIES:
-            for _ in range(body.number()):
+            for _ in range(body.count()):
                 flags, pages = body.byte(), body.number()
                 if flags & 1:
                     body.number()

@@ -21,6 +21,7 @@ from sandbox.engine import EngineShape, SandboxEngine
 from sandbox.errors import (
     ArtifactMissing,
     BadComponent,
+    GuestCancelled,
     GuestInputTooLarge,
     GuestMemoryLimit,
     GuestTimeLimit,
@@ -72,7 +73,7 @@ class SandboxRuntime:
                 found=f"{len(component) / (1 << 20):.1f} MiB",
                 fix="Make it smaller, or raise the setting.",
             )
-        seen = outline(component)
+        seen = await asyncio.to_thread(outline, component)
         check_imports(seen.imports, manifest)
         allowed = effective_limits(manifest.limits, self._settings).memory
         if seen.least_memory > allowed:
@@ -187,6 +188,8 @@ class SandboxRuntime:
 def _run(guest: Guest, host: HostCalls) -> Outcome:
     """In a worker thread: one call, within what is left of its time."""
     call, limits = host.call, host.limits
+    if host.cancelled:
+        raise GuestCancelled("The call was given up before it ran.", plugin=call.plugin, hook=call.hook)
     seconds = min(limits.time_ms / 1_000, call.context.remaining())
     if seconds <= 0:
         raise GuestTimeLimit(

@@ -74,6 +74,9 @@ def test_memories_of_nested_components_are_not_guessed():
         (b"\0asm\x01\0\0\0", "a core module"),
         (ECHO[:-40], "damaged"),
         (ECHO[:8] + b"\x0a\x03\x01\x07\x00", "damaged"),
+        (ECHO[:8] + b"\x00\x00" * 20_000, "more than 10000 sections"),
+        (ECHO[:8] + b"\x0a\x05\xff\xff\xff\xff\x0f", "more than 10000 items"),
+        (ECHO[:8] + b"\x0a\x0a" + b"\xff" * 10, "a number is too long"),
     ],
 )
 def test_what_is_no_component_is_refused(data, says):
