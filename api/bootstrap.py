@@ -22,6 +22,7 @@ from kernel.activation_sync import ActivationSync
 from kernel.adapters import open_bus
 from kernel.adapters.local_blobs import LocalBlobs
 from kernel.adapters.local_keys import open_keys
+from kernel.adapters.otlp import open_otlp
 from kernel.adapters.sql import SqlDatabase, open_database
 from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
 from kernel.context import new_id, system_context
@@ -48,7 +49,7 @@ from kernel.ports import (
 from kernel.projections import Projections
 from kernel.relay import Relay
 from kernel.settings import Settings
-from kernel.telemetry import Telemetry, start_tracing
+from kernel.telemetry import Telemetry
 from marketplace.connect import max_package_bytes, open_client, registry_folder
 from marketplace.registry import Registry
 from marketplace.service import create_app as create_marketplace
@@ -195,7 +196,9 @@ def bootstrap(settings: Settings) -> Platform:
     closing: list[Callable[[], Awaitable[None]]] = []
     registry, market_app, market = _marketplace(settings, closing)
     services.publish(Marketplace, market)
-    closing += _tracing(settings, telemetry)
+    otlp = open_otlp(settings, telemetry)
+    if otlp is not None:
+        closing.append(otlp.close)
 
     chosen, held_back = choose(find_plugins(), settings.plugins_disabled)
     for found in chosen:
@@ -326,21 +329,3 @@ def _blob_folder(settings: Settings) -> Path:
             found=f"{parts.scheme}://...",
         )
     return Path(parts.path)
-
-
-def _tracing(settings: Settings, telemetry: Telemetry) -> list[Callable[[], Awaitable[None]]]:
-    if settings.otlp_endpoint is None:
-        return []
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    except ImportError as error:
-        raise ConfigurationError(
-            "KEELSTONE_OTLP_ENDPOINT needs the extra `otlp`.", fix="Install it: pip install 'keelstone[otlp]'."
-        ) from error
-    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint.rstrip("/") + "/v1/traces")
-    provider = start_tracing(telemetry, exporter)
-
-    async def shut_down() -> None:
-        provider.shutdown()
-
-    return [shut_down]

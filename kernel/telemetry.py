@@ -246,6 +246,14 @@ class Telemetry(Collector):
         for name, (summary, value) in sorted(self._gauges.items()):
             yield GaugeMetricFamily(f"keelstone_{name}", summary, value=value)
 
+    def hook_sums(self) -> list[tuple[str, str, str, dict[str, float]]]:
+        """(plugin, hook, tenant, sums of calls, errors and seconds) so far, for other exporters."""
+        self._drain()
+        return [
+            (*key, {"calls": series.count, "errors": series.errors, "seconds": series.seconds})
+            for key, series in sorted(self._hooks.items())
+        ]
+
     def render(self) -> bytes:
         """The text format of Prometheus."""
         return generate_latest(self.registry)
