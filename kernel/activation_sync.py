@@ -12,7 +12,8 @@ from kernel.activation import Activations
 from kernel.errors import KeelstoneError, PluginUnavailable
 from kernel.events import EventType, EventTypes
 from kernel.guests import GuestObserver, Guests
-from kernel.manifest import PluginManifest
+from kernel.hookspecs import HOOKS
+from kernel.manifest import HookUse, PluginManifest
 from kernel.ports import ActivationRecord, ActivationSource, BlobStore, BusMessage, GuestRelease, GuestRuntime
 
 logger = logging.getLogger(__name__)
@@ -114,11 +115,27 @@ class ActivationSync:
         for plugin, version in sorted({(r.plugin, r.version) for r in records}):
             if self._guests.has(plugin, version):
                 continue
-            release = await self._source.load_guest(plugin, version)
+            try:
+                release = await self._source.load_guest(plugin, version)
+            except KeelstoneError as error:
+                logger.error("stored release can't be read: %s", error, extra={"plugin": plugin, "version": version})
+                self._guests.add_broken(_unreadable(plugin, version), error)
+                continue
             if release is None:
+                # Not a guest: an extension, running in this process or left out by the operator.
                 continue
             try:
                 await self.prepare(release.manifest, release.digest)
             except KeelstoneError as error:
                 logger.error("plugin cannot be loaded: %s", error, extra={"plugin": plugin, "version": version})
                 self._guests.add_broken(release, error)
+
+
+def _unreadable(plugin: str, version: str) -> GuestRelease:
+    """Stands for a release whose manifest can't be read: it may implement any hook, so it fails them all."""
+    hooks = {name: HookUse() for name, spec in HOOKS.items() if spec.for_guests}
+    summary = "A release whose stored manifest can't be read."
+    manifest = PluginManifest(
+        manifest=1, id=plugin, version=version, name=plugin[-60:], summary=summary, license="unknown", hooks=hooks
+    )
+    return GuestRelease(manifest, "")

@@ -42,7 +42,7 @@ class HeldBack:
 
 def find_plugins() -> list[Found]:
     """Every plugin on the path; reads manifests, imports no plugin. Raises ManifestError."""
-    found = []
+    found: list[Found] = []
     for point in entry_points(PLUGINS):
         folder = _folder(point.value)
         manifest = load_manifest(folder)
@@ -53,6 +53,16 @@ def find_plugins() -> list[Found]:
                 file=str(folder),
                 expected='kind = "builtin" or "extension"',
                 found='kind = "guest"',
+            )
+        twin = next((f for f in found if f.manifest.id == manifest.id), None)
+        if twin is not None:
+            raise ManifestError(
+                f"Two packages on the path are the plugin {manifest.id}.",
+                plugin=manifest.id,
+                file=str(folder),
+                expected=f"one package, e.g. {twin.folder}",
+                found=f"{twin.folder} and {folder}",
+                fix="Uninstall one of the two.",
             )
         found.append(Found(manifest, folder, point.load))
     return sorted(found, key=lambda f: f.manifest.id)

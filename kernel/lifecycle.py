@@ -29,8 +29,9 @@ class ActivationState(StrEnum):
 
 
 _RELEASE: dict[str, tuple[frozenset[ReleaseState], ReleaseState]] = {
-    "verify": (frozenset({ReleaseState.UPLOADED}), ReleaseState.VERIFIED),
-    "install": (frozenset({ReleaseState.VERIFIED, ReleaseState.UNINSTALLED}), ReleaseState.INSTALLED),
+    # An uninstalled release comes back as a new one does: verified first.
+    "verify": (frozenset({ReleaseState.UPLOADED, ReleaseState.UNINSTALLED}), ReleaseState.VERIFIED),
+    "install": (frozenset({ReleaseState.VERIFIED}), ReleaseState.INSTALLED),
     "quarantine": (
         frozenset({ReleaseState.UPLOADED, ReleaseState.VERIFIED, ReleaseState.INSTALLED}),
         ReleaseState.QUARANTINED,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -45,21 +47,36 @@ class LocalKeys:
 def open_keys(settings: Settings) -> LocalKeys:
     """The provider: KEELSTONE_MASTER_KEY, or ``master.key`` in the data folder, made at first use."""
     if settings.master_key is not None:
-        try:
-            return LocalKeys(base64.b64decode(settings.master_key.get_secret_value(), validate=True))
-        except binascii.Error as error:
-            raise ConfigurationError("KEELSTONE_MASTER_KEY is not base64.", expected="base64 of 32 bytes") from error
-    return LocalKeys(_read_or_make(settings.home / "master.key"))
+        return _keys(settings.master_key.get_secret_value().encode(), "KEELSTONE_MASTER_KEY")
+    path = settings.home / "master.key"
+    return _keys(_read_or_make(path), str(path))
+
+
+def _keys(text: bytes, where: str) -> LocalKeys:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ConfigurationError(
+            f"The master key in {where} is not base64.",
+            expected="base64 of 32 bytes",
+            fix="Put the key back from your backup: what was stored with it opens with no other.",
+        ) from error
+    return LocalKeys(key)
 
 
 def _read_or_make(path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        # Exclusive creation: of two processes that start at once, one makes the key and both read it.
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return base64.b64decode(path.read_bytes())
-    key = secrets.token_bytes(32)
-    with os.fdopen(handle, "wb") as file:
-        file.write(base64.b64encode(key))
-    return key
+    if not path.exists():
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(base64.b64encode(secrets.token_bytes(32)))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # A link is made whole or not at all: of two processes that start at once, one makes the key
+            # and both read it.
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
+        finally:
+            os.unlink(temporary)
+    return path.read_bytes()
