@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,8 @@ class Job:
 
 
 def _limit(job: Job) -> None:
+    import resource
+
     for kind, value in (
         (resource.RLIMIT_CPU, job.cpu_seconds),
         (resource.RLIMIT_DATA, DATA_BYTES),

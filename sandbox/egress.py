@@ -149,7 +149,7 @@ class Egress:
         if url.scheme not in _PORTS or not host or "%" in host:
             raise EgressRefused("invalid", "the URL must be https://host/...")
         port = url.port or _PORTS[url.scheme]
-        private_ok = f"{host}:{port}" in self._private
+        private_ok = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}") in self._private
         if not _allowed(host, port, url.scheme, capability.hosts, settings):
             raise EgressRefused("denied", f"{host}:{port} is not among the manifest's hosts")
         if url.scheme != "https" and not private_ok:

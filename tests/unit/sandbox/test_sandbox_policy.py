@@ -108,6 +108,12 @@ def test_only_https_leaves():
         assert code(url, "a.example.com") == "invalid"
 
 
+def test_an_ipv6_address_is_opened_as_it_is_written_in_a_url():
+    settings = {"hook": "http://[fd12::7]:8080/"}
+    assert gate("http://[fd12::7]:8080/x", "setting:hook", private=("[fd12::7]:8080",), settings=settings)[2]
+    assert code("http://[fd12::7]:8080/x", "setting:hook", private=("[fd12::8]:8080",), settings=settings) == "denied"
+
+
 def test_methods_are_those_of_the_manifest():
     assert code("https://a.example.com/", "a.example.com", method="DELETE") == "denied"
     assert code("https://a.example.com/", "a.example.com", method="get") == "denied"
