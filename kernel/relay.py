@@ -61,6 +61,7 @@ class Relay:
         self._saved: Cursor = (0, 0)
         self._saved_at = 0.0
         self._settling: asyncio.Task[Cursor] | None = None
+        self._open = True
 
     @property
     def leading(self) -> bool:
@@ -78,6 +79,7 @@ class Relay:
 
     async def close(self) -> None:
         """Stop, save how far it came and give the lease up."""
+        self._open = False
         tasks = [task for task in (self._task, self._keeper, self._settling) if task is not None]
         for task in tasks:
             task.cancel()
@@ -92,7 +94,7 @@ class Relay:
                 _log.warning("The relay could not save its checkpoint; some events will be sent again: %s", error)
 
     async def _keep_lease(self) -> None:
-        while True:
+        while self._open:
             try:
                 began = time.monotonic()
                 if await self._leases.acquire(self._name, self._holder, self._lease):
@@ -110,7 +112,7 @@ class Relay:
 
     async def _run(self) -> None:
         quiet = 0
-        while True:
+        while self._open:
             try:
                 full = self.leading and await self._pass()
             except BackendUnavailable as error:

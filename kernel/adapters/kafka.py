@@ -240,6 +240,7 @@ class _Group:
         self._epoch = 0
         self._task: asyncio.Task[None] | None = None
         self._committed_at = 0.0
+        self._open = True
         self._consumer = bus.consumer(
             group_id=f"{bus.topic}.{name}",
             auto_offset_reset="earliest",
@@ -269,6 +270,7 @@ class _Group:
 
     async def close(self) -> None:
         self._bus.forget(self)
+        self._open = False
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -285,7 +287,7 @@ class _Group:
             self._offsets.pop(partition, None)
 
     async def _read(self) -> None:
-        while True:
+        while self._open:
             try:
                 batches = await self._consumer.getmany(timeout_ms=250, max_records=500)
                 await self._take(batches, self._epoch)
@@ -340,6 +342,7 @@ class _Listener:
         self._handler = handler
         self._consumer = bus.consumer(group_id=None, auto_offset_reset="latest")
         self._task: asyncio.Task[None] | None = None
+        self._open = True
 
     async def start(self) -> None:
         try:
@@ -357,6 +360,7 @@ class _Listener:
 
     async def close(self) -> None:
         self._bus.forget(self)
+        self._open = False
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -374,7 +378,7 @@ class _Listener:
             await asyncio.sleep(0.1)
 
     async def _run(self) -> None:
-        while True:
+        while self._open:
             try:
                 batches = await self._consumer.getmany(timeout_ms=500)
             except self._bus.kafka.errors.KafkaError as error:

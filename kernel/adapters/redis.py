@@ -52,6 +52,7 @@ class RedisBus:
         self.retain_seconds = retain_seconds
         self.redelivery = redelivery
         self._subscriptions: list[_Group | _Listener] = []
+        self._open = False
 
     @classmethod
     def from_url(cls, url: str) -> RedisBus:
@@ -96,6 +97,7 @@ class RedisBus:
 
     async def start(self) -> None:
         """Connect. Raises BackendUnavailable; ConfigurationError if others use another number of partitions."""
+        self._open = True
         await self.ping()
         name = f"{self.prefix}:partitions"
         await self.client.set(name, self.partitions, nx=True)
@@ -112,10 +114,12 @@ class RedisBus:
         """Stop every subscription and disconnect."""
         for subscription in list(self._subscriptions):
             await subscription.close()
+        self._open = False
         await self.client.aclose()
 
     async def ping(self) -> None:
         """Raises BackendUnavailable if Redis does not answer."""
+        self._check_open()
         try:
             await self.client.ping()
         except _errors() as error:
@@ -123,6 +127,7 @@ class RedisBus:
 
     async def publish(self, messages: Sequence[BusMessage]) -> None:
         """Append messages to their streams, all or none. Raises BackendUnavailable."""
+        self._check_open()
         if not messages:
             return
         try:
@@ -153,6 +158,11 @@ class RedisBus:
             raise self.unavailable(error) from error
         self._subscriptions.append(listener)
         return listener
+
+    def _check_open(self) -> None:
+        # The client would quietly connect again.
+        if not self._open:
+            raise BackendUnavailable("The bus on Redis is not started.", fix="Call start() first.")
 
     def forget(self, subscription: _Group | _Listener) -> None:
         """A subscription was closed."""
@@ -195,6 +205,7 @@ class _Group:
         self._round = asyncio.Event()
         self._wanted = asyncio.Event()
         self._trimmed = time.monotonic()
+        self._open = True
 
     async def start(self) -> None:
         await self._make_groups()
@@ -206,6 +217,8 @@ class _Group:
 
     async def close(self) -> None:
         self._bus.forget(self)
+        # The client can swallow a cancellation while it connects, so the loops look at this too.
+        self._open = False
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -228,7 +241,7 @@ class _Group:
         return f"{self._bus.prefix}:owner:{self._name}:{partition}"
 
     async def _heartbeat(self) -> None:
-        while True:
+        while self._open:
             await asyncio.sleep(self._bus.lock_seconds / 4)
             try:
                 await self._balance()
@@ -309,7 +322,7 @@ class _Group:
                     raise
 
     async def _read(self) -> None:
-        while True:
+        while self._open:
             try:
                 if not self._owned:
                     self._wanted.clear()
@@ -358,6 +371,7 @@ class _Listener:
         self._bus = bus
         self._handler = handler
         self._at: dict[str, str] = {}
+        self._open = True
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -372,12 +386,13 @@ class _Listener:
 
     async def close(self) -> None:
         self._bus.forget(self)
+        self._open = False
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        while True:
+        while self._open:
             try:
                 answer = await self._bus.client.xread(cast(Any, self._at), count=200, block=BLOCK_MS)
             except _errors() as error:
