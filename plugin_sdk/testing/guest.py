@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from kernel.manifest import load_manifest
 from kernel.payloads import DecideReply, FilterReply
 from kernel.ports import GuestCall, GuestResult, GuestRuntime, LogLine
 from kernel.settings import Settings
+from plugin_sdk.configuration import settle
 from plugin_sdk.testing.fakes import FakeKv
 from plugin_sdk.testing.samples import sample_event
 from plugin_sdk.testing.web import FakeWeb
@@ -249,16 +249,6 @@ class Guest:
 
     def _settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """``given`` completed by the schema's defaults and checked, as the platform does."""
-        from jsonschema import Draft202012Validator
-
-        settled = copy.deepcopy(dict(given))
-        if self.manifest.settings is None:
-            return settled
-        schema = json.loads((self.folder / self.manifest.settings).read_text(encoding="utf-8"))
-        for name, rule in schema.get("properties", {}).items():
-            if isinstance(rule, dict) and "default" in rule:
-                settled.setdefault(name, copy.deepcopy(rule["default"]))
-        problems = [e.message for e in Draft202012Validator(schema).iter_errors(settled)]
-        if problems:
-            raise ValidationFailed(f"The test's settings do not fit: {'; '.join(problems)}.", plugin=self.manifest.id)
-        return settled
+        name = self.manifest.settings
+        schema = None if name is None else json.loads((self.folder / name).read_text(encoding="utf-8"))
+        return settle(schema, given, plugin=self.manifest.id, tenant=self.tenant)

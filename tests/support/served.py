@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from tests.services.base import cache_folder
+
 ROOT = Path(__file__).parents[2]
 _FOREIGN = ("KEELSTONE_URL", "KEELSTONE_TOKEN", "KEELSTONE_HOST")
 
@@ -62,7 +64,14 @@ def serve(folder: Path, *, seed: bool = True, **settings: str) -> Iterator[Serve
     """Start ``keelstone serve`` in ``folder`` on a free port; stop it with Ctrl-C and assert a clean end."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-    environment |= {"KEELSTONE_HOME": str(folder / "home"), "KEELSTONE_PORT": "0", "PYTHONPATH": str(ROOT), **settings}
+    environment |= {
+        "KEELSTONE_HOME": str(folder / "home"),
+        "KEELSTONE_PORT": "0",
+        # Compilers are fetched once, not once for every data folder.
+        "KEELSTONE_TOOLCHAINS": environment.get("KEELSTONE_TOOLCHAINS") or str(cache_folder() / "toolchains"),
+        "PYTHONPATH": str(ROOT),
+        **settings,
+    }
     log = folder / "log.txt"
     with log.open("w") as stream:
         process = subprocess.Popen(

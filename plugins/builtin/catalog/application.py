@@ -22,8 +22,9 @@ from plugin_sdk import (
     next_activation_state,
     parse_version,
 )
+from plugin_sdk.configuration import settle
 from plugin_sdk.services import ActivationControl, Database, Transaction
-from plugins.builtin.catalog import configuration, domain
+from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.domain import Activation, CapabilityRequest, Release
 
 
@@ -143,7 +144,7 @@ class TenantPlugins:
             present = await self._repository.activation(transaction, plugin)
             granted, denied = domain.decide(manifest, present, decisions, context.tenant)
             given = settings if settings is not None else (present.settings if present else {})
-            settled = configuration.settle(release.settings_schema, given, plugin=plugin, tenant=context.tenant)
+            settled = settle(release.settings_schema, given, plugin=plugin, tenant=context.tenant)
             switched = domain.switch(present, plugin, manifest.version, context.tenant)
             after = self._stamp(context, replace(switched, grants=granted, denied=denied, settings=settled))
             await self._repository.put_activation(transaction, after)
@@ -167,7 +168,7 @@ class TenantPlugins:
         """Replace the plugin's settings. Raises NotFound, ValidationFailed."""
         present = await self.activation(context.tenant, plugin)
         release = await self.find(plugin, present.version)
-        settled = configuration.settle(release.settings_schema, settings, plugin=plugin, tenant=context.tenant)
+        settled = settle(release.settings_schema, settings, plugin=plugin, tenant=context.tenant)
         changed = sorted(
             k for k in settled.keys() | present.settings.keys() if settled.get(k) != present.settings.get(k)
         )

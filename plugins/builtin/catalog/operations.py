@@ -26,6 +26,7 @@ from plugin_sdk import (
     resolve,
     system_context,
 )
+from plugin_sdk.configuration import settle
 from plugin_sdk.services import (
     ActivationControl,
     BlobStore,
@@ -34,7 +35,7 @@ from plugin_sdk.services import (
     Marketplace,
     VerifiedPackage,
 )
-from plugins.builtin.catalog import configuration, domain
+from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.application import CatalogRepository, in_process_release, utc_now
 from plugins.builtin.catalog.domain import Activation, Release
 
@@ -218,7 +219,7 @@ class Operations:
                 if present is None or not present.running or present.version != seen.version:
                     return Move(tenant, seen.version, seen.version, "it was changed meanwhile")
                 after = domain.move(present, target.manifest)
-                settled = configuration.settle(target.settings_schema, present.settings, plugin=plugin, tenant=tenant)
+                settled = settle(target.settings_schema, present.settings, plugin=plugin, tenant=tenant)
                 after = replace(after, settings=settled, changed_at=self._now(), changed_by=context.principal.id)
                 await self._repository.put_activation(transaction, after)
                 data = {"plugin": plugin, "from": present.version, "to": to, "reason": reason}

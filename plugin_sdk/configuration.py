@@ -1,4 +1,7 @@
-"""Settings of a plugin for a tenant: checked against the plugin's JSON Schema, defaults filled in."""
+"""Settings of a plugin for a tenant: checked against the plugin's JSON Schema, defaults filled in.
+
+The catalog settles what an admin sends, the test harness what a test gives: by the same rules.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from plugin_sdk import ValidationFailed
+from kernel.errors import ValidationFailed
 
 
 def settle(schema: Mapping[str, Any] | None, given: Mapping[str, Any], *, plugin: str, tenant: str) -> dict[str, Any]:
