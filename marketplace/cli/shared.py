@@ -44,8 +44,9 @@ def print_table(columns: tuple[str, ...], rows: list[list[Any]], empty: str) -> 
         out.print(empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column)
+    for at, column in enumerate(columns):
+        # The first column is what people copy: never shortened.
+        table.add_column(column, no_wrap=at == 0, overflow="ignore" if at == 0 else "fold")
     for row in rows:
         # Text, because a publisher's words must not act as markup.
         table.add_row(*(Text(str(cell)) for cell in row))

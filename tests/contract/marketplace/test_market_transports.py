@@ -1,0 +1,221 @@
+"""One suite over both ways to a marketplace: the registry's folder, and the service over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kernel.errors import BackendUnavailable, NotFound
+from kernel.settings import Settings
+from marketplace import MarketplaceClient, Registry, open_client
+from marketplace.connect import registry_folder
+from marketplace.errors import VerificationFailed
+from marketplace.keys import generate_key
+from marketplace.namespaces import make_key_set
+from marketplace.pinning import fetch_root, pin_root
+from marketplace.publishing import publish_folder
+from marketplace.registry import RegistryReader
+from marketplace.testing import EMPTY_COMPONENT, make_signed, write_plugin
+from marketplace.transport import HttpTransport, RegistryTransport, Transport
+
+ROOT = Path(__file__).parents[3]
+SERVE = "from kernel.settings import Settings; from marketplace.serving import serve_registry; "
+DEADLINE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A marketplace with acme/guard 1.0.0, served by a process of its own."""
+
+    settings: Settings
+    url: str
+    package: bytes
+    digest: str
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("shop")
+    settings = Settings(home=folder / "home")
+    plugin = write_plugin(folder / "guard")
+    component = folder / "guard.component.wasm"
+    component.write_bytes(EMPTY_COMPONENT)
+    key = generate_key()
+
+    async def fill() -> str:
+        registry = Registry.open(registry_folder(settings))
+        try:
+            first = await publish_folder(registry, plugin, component, key)
+            assert await publish_folder(registry, plugin, component, key) == first
+            return first.digest
+        finally:
+            await registry.close()
+
+    digest, port = asyncio.run(fill()), free_port()
+    command = f"{SERVE}serve_registry(Settings(), '127.0.0.1', {port}, open_namespaces=True)"
+    environment = {**os.environ, "KEELSTONE_HOME": str(settings.home), "KEELSTONE_LOG_LEVEL": "warning"}
+    process = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, env=environment)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_healthy(url, process)
+        yield Shop(settings, url, make_signed(plugin, key).package.data, digest, process)
+    finally:
+        process.terminate()
+        process.wait(DEADLINE_SECONDS)
+
+
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/healthz").json() == {"status": "ok"}:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    pytest.fail("the marketplace did not come up")
+
+
+@pytest.fixture(params=["folder", "http"])
+def transport(shop: Shop, request: pytest.FixtureRequest) -> Iterator[Transport]:
+    if request.param == "folder":
+        reader = RegistryReader.open(registry_folder(shop.settings))
+        assert reader is not None
+        made: Transport = RegistryTransport(reader, owned=True)
+    else:
+        made = HttpTransport(shop.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def client(transport: Transport, shop: Shop, tmp_path: Path) -> MarketplaceClient:
+    root = (registry_folder(shop.settings) / "root.json").read_bytes()
+    return MarketplaceClient(transport, tmp_path / "cache", root)
+
+
+def test_files_come_whole(transport: Transport, shop: Shop) -> None:
+    assert b"".join(transport.stream(f"packages/{shop.digest}")) == shop.package
+    assert b"".join(transport.stream("metadata/timestamp.json")).startswith(b"{")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["metadata/99.root.json", "targets/plugins/acme/x.json", f"packages/{'0' * 64}", "packages/../../registry.db"],
+)
+def test_what_is_not_there_is_not_found(transport: Transport, path: str) -> None:
+    with pytest.raises(NotFound):
+        b"".join(transport.stream(path))
+
+
+def test_search_gives_ids(transport: Transport) -> None:
+    assert transport.search("guard", 5) == ["acme/guard"]
+    assert transport.search("nothing like it", 5) == []
+
+
+async def test_a_client_searches_fetches_and_verifies(client: MarketplaceClient, shop: Shop) -> None:
+    (entry,) = await client.search("guard")
+    assert entry.latest == "1.0.0"
+    package = await client.fetch("acme/guard", "1.0.0")
+    assert package.digest == shop.digest
+    verification = await client.verify(shop.package)
+    assert verification.package == package
+
+
+def test_an_address_where_nobody_answers_is_unavailable(tmp_path: Path) -> None:
+    transport = HttpTransport(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(BackendUnavailable):
+        b"".join(transport.stream("metadata/timestamp.json"))
+    with pytest.raises(BackendUnavailable):
+        transport.search("x", 1)
+    transport.close()
+
+
+async def test_a_platform_elsewhere_pins_the_root_and_then_works_unplugged(shop: Shop, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "elsewhere", marketplace_url=shop.url)
+    with pytest.raises(VerificationFailed, match="marketplace trust"):
+        open_client(settings)
+    pin_root(settings, fetch_root(settings, None, first_use=True))
+    client = open_client(settings)
+    online = await client.verify(shop.package)
+    await client.close()
+
+    unplugged = open_client(settings.model_copy(update={"marketplace_url": f"http://127.0.0.1:{free_port()}"}))
+    offline = await unplugged.verify(shop.package)
+    await unplugged.close()
+    assert offline.package.chain == online.package.chain
+    assert "not reached" in offline.notes[0]
+
+
+async def test_releases_published_over_http_are_installable_at_once(shop: Shop, tmp_path: Path) -> None:
+    key = generate_key()
+    signed = make_signed(write_plugin(tmp_path / "plugin", "globex/gate", name="Gate"), key)
+    async with httpx.AsyncClient(base_url=shop.url) as http:
+        bound = await http.post("/namespaces", content=make_key_set("globex", [key]).document)
+        published = await http.post("/publish", files={"package": signed.package.data, "signature": signed.envelope})
+        assert (bound.status_code, published.status_code) == (201, 201)
+    root = (registry_folder(shop.settings) / "root.json").read_bytes()
+    client = MarketplaceClient(HttpTransport(shop.url), tmp_path / "cache", root)
+    assert (await client.fetch("globex/gate", "1.0.0")).digest == signed.package.digest
+    await client.close()
+
+
+KILLED = """
+import asyncio, os, sys
+from pathlib import Path
+from marketplace.registry import Registry
+
+home, files, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+
+def die(step):
+    if step == kill_at:
+        os._exit(9)
+
+async def main():
+    registry = Registry.open(home, on_step=die)
+    await registry.publish((files / "p").read_bytes(), (files / "s").read_bytes())
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("step", ["blob-stored", "changes-written", "metadata-signed", "committing", "committed"])
+async def test_a_process_killed_in_a_publish_leaves_all_or_nothing(step: str, tmp_path: Path) -> None:
+    key = generate_key()
+    registry = Registry.open(tmp_path / "registry")
+    await registry.register_namespace(make_key_set("acme", [key]).document)
+    await registry.close()
+    signed = make_signed(write_plugin(tmp_path / "guard"), key)
+    (tmp_path / "p").write_bytes(signed.package.data)
+    (tmp_path / "s").write_bytes(signed.envelope)
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "registry"), str(tmp_path), step]
+    killed = await asyncio.to_thread(subprocess.run, arguments, cwd=ROOT, check=False)
+    assert killed.returncode == 9
+
+    registry = Registry.open(tmp_path / "registry")
+    client = MarketplaceClient(RegistryTransport(registry.reader), tmp_path / "cache", registry.trusted_root)
+    if step == "committed":
+        assert (await client.fetch("acme/guard", "1.0.0")).digest == signed.package.digest
+    else:
+        with pytest.raises(NotFound):
+            await client.info("acme/guard")
+    await registry.publish(signed.package.data, signed.envelope)
+    assert (await client.fetch("acme/guard", "1.0.0")).digest == signed.package.digest
+    await registry.close()

@@ -1,0 +1,263 @@
+"""The commands: what an author and an operator type, with and without --json, and the exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import typer
+from fastapi import FastAPI
+from typer.testing import CliRunner
+
+from marketplace.cli import register
+from marketplace.connect import registry_folder
+from marketplace.registry import Registry
+from marketplace.service import create_app
+from marketplace.testing import EMPTY_COMPONENT, write_plugin
+from plugin_sdk.terminal import EXIT_FAILED, EXIT_REFUSED, EXIT_UNREACHABLE, CommandTree, RemoteError
+
+
+class Platform:
+    """A platform inside the test, with the embedded marketplace mounted; closed means out of reach."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.app = FastAPI()
+        self.app.mount("/marketplace", create_app(registry))
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        options.pop("tenant", None)
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, path, **options)
+
+        response = asyncio.run(send())
+        if response.is_error:
+            raise RemoteError(response.json(), response.status_code)
+        return response.json()
+
+    def close(self) -> None:
+        pass
+
+
+class Terminal:
+    """Runs commands against a platform over the data folder ``home``."""
+
+    def __init__(self, home: Path) -> None:
+        self.registry = Registry.open(registry_folder_of(home))
+        root = typer.Typer()
+        register(CommandTree(root, lambda: Platform(self.registry)))
+        self._root, self._runner = root, CliRunner()
+
+    def run(self, *words: str | Path, code: int = 0) -> str:
+        result = self._runner.invoke(self._root, [str(word) for word in words])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    def json(self, *words: str | Path, code: int = 0) -> Any:
+        result = self._runner.invoke(self._root, [*map(str, words), "--json"])
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout)
+
+    def close(self) -> None:
+        asyncio.run(self.registry.close())
+
+
+def registry_folder_of(home: Path) -> Path:
+    from kernel.settings import Settings
+
+    return registry_folder(Settings(home=home))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("MARKETPLACE_URL", "URL", "MAX_PACKAGE_MB"):
+        monkeypatch.delenv(f"KEELSTONE_{name}", raising=False)
+    monkeypatch.setenv("KEELSTONE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def terminal(home: Path) -> Any:
+    terminal = Terminal(home)
+    yield terminal
+    terminal.close()
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    folder = write_plugin(tmp_path / "guard", more='[capabilities.log]\nwhy = "Writes down what it refused."\n')
+    (folder / "build").mkdir()
+    (folder / "build" / "guard.component.wasm").write_bytes(EMPTY_COMPONENT)
+    return folder
+
+
+def sign(terminal: Terminal, plugin: Path) -> Path:
+    terminal.json("plugin", "keygen", "acme")
+    return Path(terminal.json("plugin", "sign", plugin)["file"])
+
+
+def test_an_author_signs_publishes_and_verifies(terminal: Terminal, plugin: Path, home: Path) -> None:
+    made = terminal.json("plugin", "keygen", "acme")
+    assert Path(made["file"]).stat().st_mode & 0o777 == 0o600
+    signed = terminal.json("plugin", "sign", plugin)
+    file = Path(signed["file"])
+    assert file == plugin / "build" / "acme.guard-1.0.0.keelstone"
+    assert Path(signed["signature"]).exists()
+
+    said = terminal.run("plugin", "publish", file)
+    assert "is now bound to your key" in said
+    assert "live" in said
+    again = terminal.json("plugin", "publish", file)
+    assert again["namespace"] is None
+    assert json.loads(file.with_name(file.name + ".receipt.json").read_text()) == again["receipt"]
+
+    verified = terminal.json("plugin", "verify", file)
+    assert verified["verified"] is True
+    assert verified["chain"] == terminal.json("plugin", "verify", file, "--offline")["chain"]
+    text = terminal.run("plugin", "verify", file)
+    assert text.count("✓") == len(verified["chain"])
+    assert "acme/guard 1.0.0 is verified." in text
+
+
+def test_a_bare_package_file_verifies_too(terminal: Terminal, plugin: Path) -> None:
+    file = sign(terminal, plugin)
+    terminal.run("plugin", "publish", file)
+    file.with_name(file.name + ".sig.json").unlink()
+    assert terminal.json("plugin", "verify", file)["verified"] is True
+
+
+def test_signing_a_package_again_gives_the_same_signature(terminal: Terminal, plugin: Path) -> None:
+    file = sign(terminal, plugin)
+    signature = file.with_name(file.name + ".sig.json")
+    before = signature.read_bytes()
+    signature.unlink()
+    terminal.run("plugin", "sign", file)
+    assert signature.read_bytes() == before
+
+
+def test_publish_takes_the_newest_package_of_the_folder(
+    terminal: Terminal, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(plugin)
+    assert "keelstone plugin sign" in terminal.run("plugin", "publish", code=EXIT_FAILED)
+    sign(terminal, plugin)
+    assert terminal.json("plugin", "publish")["receipt"]["version"] == "1.0.0"
+
+
+def test_what_a_signature_forbids_exits_as_refused(terminal: Terminal, plugin: Path) -> None:
+    file = sign(terminal, plugin)
+    unpublished = terminal.json("plugin", "verify", file, code=EXIT_REFUSED)
+    assert (unpublished["error"]["code"], unpublished["error"]["link"]) == ("verification", "namespace")
+    terminal.run("plugin", "publish", file)
+
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    assert terminal.json("plugin", "verify", file, code=EXIT_FAILED)["error"]["code"] == "package-corrupt"
+    file.write_bytes(whole)
+    signature = file.with_name(file.name + ".sig.json")
+    signature.write_text("{}")
+    assert terminal.json("plugin", "publish", file, code=EXIT_REFUSED)["error"]["code"] == "signature-invalid"
+    signature.unlink()
+    assert terminal.json("plugin", "publish", file, code=EXIT_REFUSED)["error"]["code"] == "signature-missing"
+
+
+def test_another_publishers_namespace_is_refused(terminal: Terminal, plugin: Path, home: Path) -> None:
+    terminal.run("plugin", "publish", sign(terminal, plugin))
+    (home / "keys" / "acme.pem").rename(home / "acme.old")
+    terminal.run("plugin", "keygen", "acme")
+    (plugin / "README.md").write_text("# Changed\n")
+    file = Path(terminal.json("plugin", "sign", plugin)["file"])
+    refused = terminal.json("plugin", "publish", file, code=EXIT_REFUSED)
+    assert refused["error"]["code"] == "signer-unknown"
+
+
+def test_what_is_missing_says_what_to_do(terminal: Terminal, plugin: Path) -> None:
+    assert "keelstone plugin keygen acme" in terminal.run("plugin", "sign", plugin, code=EXIT_FAILED)
+    terminal.run("plugin", "keygen", "acme")
+    assert "already" in terminal.run("plugin", "keygen", "acme", code=EXIT_FAILED)
+    (plugin / "build" / "guard.component.wasm").unlink()
+    assert "keelstone plugin build" in terminal.run("plugin", "sign", plugin, code=EXIT_FAILED)
+    assert "no file" in terminal.run("plugin", "verify", plugin / "none.keelstone", code=EXIT_FAILED)
+    assert terminal.json("plugin", "keygen", "../x", code=EXIT_FAILED)["error"]["code"] == "validation"
+
+
+def test_an_oversized_file_is_refused_without_reading_it(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEELSTONE_MAX_PACKAGE_MB", "1")
+    big = tmp_path / "big.keelstone"
+    with big.open("wb") as file:
+        file.truncate(3_000_000_000)
+    assert terminal.json("plugin", "verify", big, code=EXIT_FAILED)["error"]["code"] == "package-too-large"
+
+
+def test_search_and_info_show_what_is_asked_for(terminal: Terminal, plugin: Path) -> None:
+    assert "Nothing found" in terminal.run("marketplace", "search", "guard")
+    terminal.run("plugin", "publish", sign(terminal, plugin))
+    assert "acme/guard" in terminal.run("marketplace", "search", "guard")
+    assert [e["id"] for e in terminal.json("marketplace", "search")["results"]] == ["acme/guard"]
+    text = terminal.run("marketplace", "info", "acme/guard")
+    assert "Writes down what it refused." in text
+    assert terminal.json("marketplace", "info", "acme/guard")["manifest"]["id"] == "acme/guard"
+    assert "no plugin acme/other" in terminal.run("marketplace", "info", "acme/other", code=EXIT_FAILED)
+
+
+def test_a_publishers_words_are_not_markup(terminal: Terminal, plugin: Path) -> None:
+    text = (plugin / "plugin.toml").read_text().replace("Keeps unwanted", "[red]Keeps[/red] [link=x]unwanted")
+    (plugin / "plugin.toml").write_text(text)
+    terminal.run("plugin", "publish", sign(terminal, plugin))
+    assert "[red]Keeps[/red]" in terminal.run("marketplace", "search", "guard")
+
+
+def test_a_release_is_withdrawn_by_its_author(terminal: Terminal, plugin: Path) -> None:
+    file = sign(terminal, plugin)
+    terminal.run("plugin", "publish", file)
+    assert "yanked" in terminal.run("plugin", "yank", "acme/guard", "1.0.0", "--reason", "it bites")
+    assert "it bites" in terminal.run("marketplace", "info", "acme/guard")
+    assert any("it bites" in line for line in terminal.json("plugin", "verify", file)["chain"])
+
+
+def test_a_root_is_pinned_once_and_then_decides(terminal: Terminal, plugin: Path, home: Path, tmp_path: Path) -> None:
+    file = sign(terminal, plugin)
+    terminal.run("plugin", "publish", file)
+    stranger = Registry.open(tmp_path / "stranger")
+    root = tmp_path / "root.json"
+    root.write_bytes(stranger.trusted_root)
+    asyncio.run(stranger.close())
+    pinned = terminal.json("marketplace", "trust", root)
+    assert (pinned["threshold"], len(pinned["keys"])) == (2, 3)
+    refused = terminal.json("plugin", "verify", file, code=EXIT_REFUSED)
+    assert refused["error"]["link"] == "timestamp"
+    terminal.run("marketplace", "trust", home / "marketplace" / "root.json")
+    assert terminal.json("plugin", "verify", file)["verified"] is True
+
+
+def test_only_a_root_signed_by_its_own_keys_is_pinned(terminal: Terminal, home: Path, tmp_path: Path) -> None:
+    body = json.loads((home / "marketplace" / "root.json").read_bytes())
+    body["signed"]["version"] = 7
+    for content in (json.dumps(body), "{}", "nonsense"):
+        (tmp_path / "root.json").write_text(content)
+        refused = terminal.json("marketplace", "trust", tmp_path / "root.json", code=EXIT_REFUSED)
+        assert refused["error"]["link"] == "root"
+    assert not (home / "trusted-root.json").exists()
+    assert terminal.json("marketplace", "trust", code=EXIT_FAILED)["error"]["code"] == "validation"
+    assert terminal.json("marketplace", "trust", tmp_path / "none", code=EXIT_FAILED)["error"]["code"] == "not-found"
+
+
+def test_a_marketplace_out_of_reach_exits_as_such(
+    terminal: Terminal, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = sign(terminal, plugin)
+    monkeypatch.setenv("KEELSTONE_MARKETPLACE_URL", "http://127.0.0.1:1")
+    assert "does not answer" in terminal.run("plugin", "publish", file, code=EXIT_UNREACHABLE)
+    assert "does not answer" in terminal.run("marketplace", "search", code=EXIT_UNREACHABLE)
+    first = terminal.json("marketplace", "trust", "--first-use", code=EXIT_UNREACHABLE)
+    assert first["error"]["code"] == "backend-unavailable"
+    assert "Pin" in terminal.run("plugin", "verify", file, code=EXIT_REFUSED)
