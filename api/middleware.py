@@ -54,7 +54,7 @@ class RequestRoom:
         began = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(CORRELATION_HEADER, b"")
-        correlation = given.decode() if _CORRELATION.match(given) else new_id()
+        correlation = given.decode() if _CORRELATION.fullmatch(given) else new_id()
         status = 500
         started = False
 

@@ -28,7 +28,7 @@ class EventData:
                     f"Event type {event.type} is not registered.",
                     expected="a type that an installed plugin declares",
                     found=event.type,
-                    fix="Declare it in contribute_event_types, or in the manifest's events.emits.",
+                    fix="Declare it under [[events.declares]] in the plugin's manifest.",
                 )
             validator = self._validator(kind)
             data: Any = event.data if type(event.data) is dict else dict(event.data)

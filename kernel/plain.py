@@ -7,6 +7,7 @@ would be stored here and refused there, or change on their way, so they are refu
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
@@ -72,5 +73,14 @@ def _plain_object(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _whole_text(value: str) -> str:
+    odd = next((c for c in value if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\r\n"), None)
+    if odd is not None:
+        raise ValueError(f"the control character U+{ord(odd):04X} is not allowed")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_whole_text)]
+"""Text that people write, such as a name: no control characters."""
 JsonObject = Annotated[dict[str, Any], AfterValidator(_plain_object)]
 """A JSON object of plain data, for payloads and request bodies."""

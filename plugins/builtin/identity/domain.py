@@ -88,7 +88,7 @@ def new_secret(prefix: str, tenant: str) -> SecretToken:
 
 def parse_secret(text: str, prefix: str) -> SecretToken:
     """The parts of a token. Raises Unauthenticated if it does not have the shape."""
-    match = _SECRET.match(text)
+    match = _SECRET.fullmatch(text)
     if match is None or match.group(1) != prefix:
         raise Unauthenticated("The credential does not have the right shape.", expected=f"{prefix}_tenant_id.secret")
     return SecretToken(*match.groups())

@@ -38,7 +38,7 @@ def check(draft: UserDraft) -> UserDraft:
     email = draft.email.strip()
     local, _, host = email.rpartition("@")
     email = f"{local}@{host.lower()}"
-    if not _EMAIL.match(email):
+    if not _EMAIL.fullmatch(email):
         raise ValidationFailed(
             f"{draft.email!r} is not an e-mail address.", expected="name@example.com", found=draft.email
         )
