@@ -152,7 +152,7 @@ async def run_server(settings: Settings, json: bool) -> int:
 
 
 def _quiet_server(config: uvicorn.Config, ready: Callable[[], None]) -> uvicorn.Server:
-    """A server that calls ``ready`` once it listens, and returns on SIGINT or SIGTERM so that the platform can stop too.
+    """A server that calls ``ready`` once it listens, and on SIGINT or SIGTERM returns to let the platform stop too.
 
     uvicorn raises the signal again once it has stopped, which would end the process there and then.
     """

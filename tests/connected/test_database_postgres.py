@@ -6,10 +6,13 @@ import pytest
 
 from kernel.events import NewEvent
 from kernel.ports import ALL_TENANTS, Effects
+from tests.contract.suites.consumers import ConsumersSuite
 from tests.contract.suites.database import DatabaseSuite
 from tests.contract.suites.events import EventStoreSuite
 from tests.contract.suites.fixtures import OpenDatabase
 from tests.contract.suites.isolation import IsolationSuite
+from tests.contract.suites.kv import KvSuite
+from tests.contract.suites.migrations import MigrationsSuite
 
 pytestmark = pytest.mark.connected
 
@@ -63,4 +66,16 @@ class TestEventStore(EventStoreSuite):
 
 
 class TestIsolation(IsolationSuite):
+    pass
+
+
+class TestKv(KvSuite):
+    pass
+
+
+class TestMigrations(MigrationsSuite):
+    pass
+
+
+class TestConsumers(ConsumersSuite):
     pass
