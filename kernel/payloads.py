@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kernel.plain import JsonObject
+from kernel.plain import JsonObject, Text
 
 
 class Payload(BaseModel):
@@ -18,9 +18,9 @@ class Payload(BaseModel):
 class UserDraft(Payload):
     """A person about to be registered or changed in one tenant."""
 
-    email: str = Field(min_length=3, max_length=254)
+    email: Text = Field(min_length=3, max_length=254)
     """Address, as it was given."""
-    name: str = Field(min_length=1, max_length=200)
+    name: Text = Field(min_length=1, max_length=200)
     """The person's name."""
     attributes: JsonObject = {}
     """Whatever else is known, as plain JSON."""
@@ -31,9 +31,9 @@ class TenantDraft(Payload):
 
     id: str = Field(pattern=r"^[a-z][a-z0-9-]{1,38}[a-z0-9]$")
     """The id that the tenant will have."""
-    name: str = Field(min_length=1, max_length=200)
+    name: Text = Field(min_length=1, max_length=200)
     """What people call it."""
-    plan: str = "free"
+    plan: Text = Field(default="free", min_length=1, max_length=60)
     """The plan that it is on."""
     configuration: JsonObject = {}
     """The tenant's configuration, as plain JSON."""

@@ -54,7 +54,8 @@ from kernel.payloads import (
     TenantDraft,
     UserDraft,
 )
-from kernel.permissions import ROLES, Permission, permissions_of, require, roles_table
+from kernel.permissions import OPERATOR_ROLE, ROLES, Permission, permissions_of, require, roles_table
+from kernel.plain import JsonObject, Text, check_plain
 from kernel.ports import ALL_TENANTS, ActivationRecord, ActivationSource, GuestRelease
 from kernel.projections import Projection
 from kernel.resolver import Requirement, resolve
@@ -67,6 +68,7 @@ __all__ = [
     "ALL_TENANTS",
     "ANONYMOUS",
     "HOOK_CONTRACT_VERSION",
+    "OPERATOR_ROLE",
     "PLATFORM_TENANT",
     "ROLES",
     "RUNNING",
@@ -92,6 +94,7 @@ __all__ = [
     "HealthCheck",
     "InstallDecision",
     "InstallRequest",
+    "JsonObject",
     "KeelstoneError",
     "LifecycleError",
     "NewEvent",
@@ -112,10 +115,12 @@ __all__ = [
     "Settings",
     "TenantDraft",
     "TenantMismatch",
+    "Text",
     "TokenExpired",
     "Unauthenticated",
     "UserDraft",
     "ValidationFailed",
+    "check_plain",
     "current_context",
     "hookimpl",
     "load_manifest",

@@ -114,6 +114,11 @@ class CredentialStore(Protocol):
         """Delete every credential of a user."""
         ...
 
+    def check_grantable(self, context: Context, roles: Sequence[str]) -> None:
+        """Raise Forbidden if the principal in hand may not give these roles in the context's tenant,
+        ValidationFailed if there is no such role."""
+        ...
+
     async def assign_roles(self, transaction: Transaction, tenant: str, user: str, roles: Sequence[str]) -> None:
         """Replace the user's roles."""
         ...

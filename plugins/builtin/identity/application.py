@@ -21,7 +21,7 @@ from plugin_sdk import (
     permissions_of,
     system_context,
 )
-from plugin_sdk.services import Database, Transaction
+from plugin_sdk.services import Database, Transaction, UserDirectory
 from plugins.builtin.identity import domain
 from plugins.builtin.identity.domain import API_KEY_PREFIX, REFRESH_PREFIX, ApiKey, Credential, RefreshToken
 
@@ -34,6 +34,10 @@ class CredentialRepository(Protocol):
     async def put_credential(self, transaction: Transaction, user: str, email: str, password_hash: str) -> None: ...
 
     async def rename(self, transaction: Transaction, user: str, email: str) -> None: ...
+
+    async def count_failure(self, transaction: Transaction, user: str) -> int:
+        """Count one more wrong password, so that none of many at once is lost; how many in a row by now."""
+        ...
 
     async def note_failures(
         self, transaction: Transaction, user: str, failures: int, locked_until: datetime | None
@@ -122,6 +126,7 @@ class Identity:
         tokens: Callable[[], AccessTokens],
         permissions: Callable[[], Sequence[Permission]],
         refresh_lifetime: timedelta,
+        directory: Callable[[], UserDirectory | None] = lambda: None,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._database = database
@@ -130,6 +135,7 @@ class Identity:
         self._tokens = tokens
         self._permissions = permissions
         self._refresh_lifetime = refresh_lifetime
+        self._directory = directory
         self._now = now
         self._role_permissions: dict[tuple[str, ...], frozenset[str]] = {}
 
@@ -138,21 +144,23 @@ class Identity:
     async def sign_in(self, tenant: str, email: str, password: str, correlation_id: str) -> TokenPair:
         """Tokens for a right password. Raises Unauthenticated, the same whatever was wrong."""
         context = system_context(tenant, correlation_id)
-        async with self._database.read(tenant) as transaction:
-            credential = await self._repository.credential_by_email(transaction, email)
+        credential = None
+        if domain.names_tenant(tenant):
+            async with self._database.read(tenant) as transaction:
+                credential = await self._repository.credential_by_email(transaction, email)
         now = self._now()
         hashed = credential.password_hash if credential else None
         good = await asyncio.to_thread(self._passwords.verify, hashed, password)
-        locked = credential is not None and credential.locked_until is not None and credential.locked_until > now
-        if credential is None or not good or locked:
-            if credential is not None and not good and not locked:
+        if credential is None or credential.locked(now) or not good:
+            if credential is not None and not credential.locked(now):
                 await self._note_failure(context, credential, now)
-            raise Unauthenticated(
-                "The tenant, address or password is wrong, or sign-in rests after too many tries.",
-                fix=f"Check all three; after {domain.MAX_FAILURES} wrong passwords sign-in rests for 15 minutes.",
-            )
+            raise _bad_sign_in()
         async with self._database.write(tenant, context) as transaction:
-            if credential.failures:
+            # The check was slow: another try may have locked the credential, or changed or removed it.
+            present = await self._repository.credential_by_email(transaction, email)
+            if present is None or present.password_hash != hashed or present.locked(now):
+                raise _bad_sign_in()
+            if present.failures:
                 await self._repository.note_failures(transaction, credential.user, 0, None)
             transaction.emit(f"identity:{credential.user}", NewEvent("identity.signed_in", {"user": credential.user}))
             return await self._issue(transaction, tenant, credential.user, new_id(), now)
@@ -210,9 +218,13 @@ class Identity:
         """Delete password, tokens and roles of a user."""
         await self._repository.remove(transaction, user)
 
+    def check_grantable(self, context: Context, roles: Sequence[str]) -> None:
+        """Raise Forbidden if the principal in hand may not give these roles, ValidationFailed if there is none."""
+        self._grantable(context, roles)
+
     async def assign_roles(self, transaction: Transaction, tenant: str, user: str, roles: Sequence[str]) -> None:
         """Replace a user's roles. Raises ValidationFailed for an unknown role."""
-        checked = domain.check_roles(roles)
+        checked = domain.check_roles(roles, tenant)
         await self._repository.put_roles(transaction, user, checked)
         event = NewEvent("identity.roles_assigned", {"user": user, "roles": list(checked)})
         transaction.emit(f"identity:{user}", event)
@@ -220,9 +232,11 @@ class Identity:
     # ------------------------------------------------------------------ roles and keys
 
     async def give_roles(self, context: Context, user: str, roles: Sequence[str]) -> tuple[str, ...]:
-        """Replace a user's roles. Nobody gives a role that gives more than they have."""
-        checked = domain.check_roles(roles)
-        self._check_grantable(context, checked)
+        """Replace a user's roles. Nobody gives a role that gives more than they have. Raises NotFound."""
+        checked = self._grantable(context, roles)
+        directory = self._directory()
+        if directory is not None and await directory.find(context.tenant, user) is None:
+            raise NotFound(f"There is no user {user} in this tenant.", tenant=context.tenant, found=user)
         async with self._database.write(context.tenant, context) as transaction:
             await self.assign_roles(transaction, context.tenant, user, checked)
         return checked
@@ -236,10 +250,9 @@ class Identity:
         self, context: Context, name: str, roles: Sequence[str], days: int | None
     ) -> tuple[ApiKey, str]:
         """A new API key and its text, which is shown this once."""
-        checked = domain.check_roles(roles)
+        checked = self._grantable(context, roles)
         if not checked:
             raise ValidationFailed("A key without roles can do nothing.", expected="at least one role")
-        self._check_grantable(context, checked)
         secret = domain.new_secret(API_KEY_PREFIX, context.tenant)
         now = self._now()
         expires = now + timedelta(days=days) if days else None
@@ -263,10 +276,11 @@ class Identity:
 
     # ------------------------------------------------------------------ inside
 
-    def _check_grantable(self, context: Context, roles: tuple[str, ...]) -> None:
+    def _grantable(self, context: Context, roles: Sequence[str]) -> tuple[str, ...]:
+        checked = domain.check_roles(roles, context.tenant)
         if context.principal.is_operator or context.principal.kind == "system":
-            return
-        gained = permissions_of(roles, self._permissions()) - context.principal.permissions
+            return checked
+        gained = permissions_of(checked, self._permissions()) - context.principal.permissions
         if gained:
             raise Forbidden(
                 "You can't give rights that you don't have.",
@@ -274,6 +288,7 @@ class Identity:
                 expected="roles within your own permissions",
                 found=", ".join(sorted(gained)),
             )
+        return checked
 
     def _principal(self, id: str, kind: str, tenant: str, roles: tuple[str, ...]) -> Principal:
         permissions = self._role_permissions.get(roles)
@@ -303,12 +318,20 @@ class Identity:
         return TokenPair(tokens.sign(user, tenant, roles), secret.text, tokens.lifetime)
 
     async def _note_failure(self, context: Context, credential: Credential, now: datetime) -> None:
-        failures, locked_until = domain.after_failure(credential, now)
         async with self._database.write(context.tenant, context) as transaction:
-            await self._repository.note_failures(transaction, credential.user, failures, locked_until)
+            failures = await self._repository.count_failure(transaction, credential.user)
+            locked_until = domain.lock_after(failures, now)
             if locked_until is not None:
+                await self._repository.note_failures(transaction, credential.user, failures, locked_until)
                 event = NewEvent("identity.sign_in_locked", {"user": credential.user})
                 transaction.emit(f"identity:{credential.user}", event)
+
+
+def _bad_sign_in() -> Unauthenticated:
+    return Unauthenticated(
+        "The tenant, address or password is wrong, or sign-in rests after too many tries.",
+        fix=f"Check all three; after {domain.MAX_FAILURES} wrong passwords sign-in rests for 15 minutes.",
+    )
 
 
 def _bad_refresh() -> Unauthenticated:

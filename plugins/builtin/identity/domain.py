@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from plugin_sdk import ROLES, Unauthenticated, ValidationFailed, new_id
+from plugin_sdk import OPERATOR_ROLE, PLATFORM_TENANT, ROLES, Forbidden, Unauthenticated, ValidationFailed, new_id
 
 MAX_FAILURES = 10
 LOCK = timedelta(minutes=15)
 API_KEY_PREFIX = "ks"
 REFRESH_PREFIX = "ksr"
-_SECRET = re.compile(r"^(ks|ksr)_([a-z0-9-]{1,64})_([0-9a-f]{32})\.([A-Za-z0-9_-]{43})$")
+_TENANT = re.compile(r"[a-z0-9-]{1,64}")
+_SECRET = re.compile(r"(ks|ksr)_([a-z0-9-]{1,64})_([0-9a-f]{32})\.([A-Za-z0-9_-]{43})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class Credential:
     password_hash: str
     failures: int
     locked_until: datetime | None
+
+    def locked(self, now: datetime) -> bool:
+        """Whether sign-in rests at ``now``."""
+        return self.locked_until is not None and self.locked_until > now
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +108,27 @@ def check_password(password: str) -> str:
     return password
 
 
-def check_roles(roles: Iterable[str]) -> tuple[str, ...]:
-    """Known roles, sorted. Raises ValidationFailed."""
+def names_tenant(text: str) -> bool:
+    """Whether ``text`` can be one tenant's id (and not, say, the scope of all tenants)."""
+    return _TENANT.fullmatch(text) is not None
+
+
+def check_roles(roles: Iterable[str], tenant: str) -> tuple[str, ...]:
+    """Roles that there are in ``tenant``, sorted. Raises ValidationFailed, or Forbidden for operators elsewhere."""
     wanted = tuple(sorted(set(roles)))
     unknown = [r for r in wanted if r not in ROLES]
     if unknown:
         raise ValidationFailed(f"There is no role {', '.join(unknown)}.", expected=", ".join(ROLES), found=unknown)
+    if OPERATOR_ROLE in wanted and tenant != PLATFORM_TENANT:
+        raise Forbidden(
+            f"Operators live in the tenant {PLATFORM_TENANT} only.",
+            tenant=tenant,
+            expected=f"{OPERATOR_ROLE} in {PLATFORM_TENANT}, or another role",
+            found=f"{OPERATOR_ROLE} in {tenant}",
+        )
     return wanted
 
 
-def after_failure(credential: Credential, now: datetime) -> tuple[int, datetime | None]:
-    """Failures and lock after one more wrong password."""
-    failures = credential.failures + 1
-    return failures, now + LOCK if failures >= MAX_FAILURES else None
+def lock_after(failures: int, now: datetime) -> datetime | None:
+    """Until when sign-in rests after so many wrong passwords in a row; None if it does not."""
+    return now + LOCK if failures >= MAX_FAILURES else None

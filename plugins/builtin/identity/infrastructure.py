@@ -108,6 +108,12 @@ class SqlCredentials:
         change = update(credentials).where(credentials.c.user_id == user)
         await transaction.execute(change.values(email=email, email_key=email.lower()))
 
+    async def count_failure(self, transaction: Transaction, user: str) -> int:
+        """One more wrong password. The update locks the row, so that none of many at once is lost."""
+        mine = credentials.c.user_id == user
+        await transaction.execute(update(credentials).where(mine).values(failures=credentials.c.failures + 1))
+        return int((await transaction.execute(select(credentials.c.failures).where(mine))).scalar() or 0)
+
     async def note_failures(
         self, transaction: Transaction, user: str, failures: int, locked_until: datetime | None
     ) -> None:

@@ -9,9 +9,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from plugin_sdk import Context, Permission, PluginContext, Routes, hookimpl, roles_table
+from plugin_sdk import Context, Permission, PluginContext, Routes, Text, hookimpl, roles_table
 from plugin_sdk.data import Schema
-from plugin_sdk.services import Authenticator, CredentialStore, Database, KeyProvider, PermissionCatalogue
+from plugin_sdk.services import (
+    Authenticator,
+    CredentialStore,
+    Database,
+    KeyProvider,
+    PermissionCatalogue,
+    UserDirectory,
+)
 from plugin_sdk.web import context_of, requires
 from plugins.builtin.identity.application import AccessTokens, Identity, TokenPair
 from plugins.builtin.identity.infrastructure import SCHEMA, Argon2Passwords, SqlCredentials, load_signing_keys
@@ -64,7 +71,7 @@ class KeyIn(BaseModel):
     """An API key to make."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str = Field(min_length=1, max_length=100)
+    name: Text = Field(min_length=1, max_length=100)
     roles: list[str] = Field(min_length=1)
     days: int | None = Field(default=90, ge=1, le=3650)
 
@@ -100,6 +107,7 @@ class IdentityPlugin:
             self._tokens,
             self._permissions,
             timedelta(days=platform.settings.refresh_token_days),
+            lambda: services.find(UserDirectory),
         )
         services.publish(Authenticator, self._identity)
         services.publish(CredentialStore, self._identity)

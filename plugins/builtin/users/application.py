@@ -72,8 +72,9 @@ class Users:
     ) -> UserRecord:
         """Register a person through the hook ``user_creating``.
 
-        Raises Rejected (a plugin refuses), Conflict (address taken), ValidationFailed, and
-        ServiceMissing if a password or roles are given and no plugin keeps credentials.
+        Raises Rejected (a plugin refuses), Conflict (address taken), ValidationFailed, Forbidden (roles
+        that give more rights than the principal has), and ServiceMissing if a password or roles are
+        given and no plugin keeps credentials.
         """
         user = await self.create(context, email, name, password=password, roles=roles, attributes=attributes)
         return UserRecord(user.id, context.tenant, user.email, user.name)
@@ -95,6 +96,8 @@ class Users:
                 "A password or roles were given, and no installed plugin keeps credentials.",
                 fix="Leave them out, or start the plugin keelstone/identity.",
             )
+        if roles and credentials is not None:
+            credentials.check_grantable(context, roles)
         draft = domain.check(UserDraft(email=email, name=name, attributes=dict(attributes or {})))
         outcome = await self._hooks.filter("user_creating", draft, context)
         user, event = domain.register(new_id(), domain.check(outcome.payload), self._now())
