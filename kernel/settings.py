@@ -92,6 +92,12 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("home", "toolchains")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        # Processes that we start work in folders of their own, where a relative path means another place.
+        return value.expanduser().absolute() if value is not None else None
+
     @property
     def sqlalchemy_url(self) -> str:
         """The database address with the async driver named."""

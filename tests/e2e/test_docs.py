@@ -1,0 +1,115 @@
+"""The how-to pages, done as they are written, on a real platform."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import plugin_sdk
+from tests.services.base import free_port
+from tests.support.documents import ROOT, Shell
+from tests.support.served import Served, serve
+
+ADDRESS = "127.0.0.1:8700"
+"""The default address, which the documents name."""
+EXAMPLES = Path(plugin_sdk.__file__).parent / "examples"
+
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the documents' commands need curl")
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A folder for the search path: ``keelstone``, and a ``pip`` that installs beside this environment."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    target = tmp_path / "site"
+    target.mkdir()
+    install = f"-m pip install --quiet --no-deps --no-build-isolation --target {target}"
+    for name, command in (("keelstone", "-m api.cli"), ("python3", ""), ("pip", install)):
+        # ``pip install X`` of a reader: our own arguments already say "install".
+        shift = "shift; " if name == "pip" else ""
+        script = folder / name
+        script.write_text(f'#!/bin/sh\n{shift}exec {sys.executable} {command} "$@"\n')
+        script.chmod(0o755)
+    return folder
+
+
+@contextmanager
+def _reader(served: Served, programs: Path) -> Iterator[Shell]:
+    environment = {**served.environment, "PATH": f"{programs}:{os.environ['PATH']}"}
+    folder = served.folder / "work"
+    folder.mkdir()
+    with Shell(folder, environment, {ADDRESS: served.url.partition("://")[2]}) as shell:
+        yield shell
+
+
+def _newer_email_guard(served: Served) -> None:
+    """What its publisher did in the meantime: release 1.1.0."""
+    folder = served.folder / "email-guard"
+    shutil.copytree(EXAMPLES / "email-guard", folder)
+    manifest = folder / "plugin.toml"
+    manifest.write_text(manifest.read_text().replace('version = "1.0.0"', 'version = "1.1.0"'))
+    changelog = folder / "CHANGELOG.md"
+    changelog.write_text(changelog.read_text().replace("## 1.0.0", "## 1.1.0\n\nNothing but a number.\n\n## 1.0.0"))
+    served.cli("plugin", "sign", cwd=folder)
+    (package,) = (folder / "build").glob("*.keelstone")
+    served.cli("plugin", "publish", str(package))
+
+
+def _later(served: Served, shell: Shell, page: Path) -> int:
+    """Follow the page; at its heading "Upgrade" the newer release appears."""
+    before, heading, after = page.read_text().partition("## Upgrade")
+    first, second = served.folder / "first.md", served.folder / "second.md"
+    first.write_text(before)
+    second.write_text(heading + after)
+    done = shell.follow(first)
+    _newer_email_guard(served)
+    return done + shell.follow(second)
+
+
+def _as_it_is(served: Served, shell: Shell, page: Path) -> int:
+    return shell.follow(page)
+
+
+@pytest.mark.parametrize(
+    ("name", "follow"),
+    [
+        ("administer-a-tenant", _as_it_is),
+        ("integrate", _as_it_is),
+        ("operate-plugins", _later),
+        ("troubleshoot", _as_it_is),
+    ],
+)
+def test_a_how_to_page_does_what_it_says(
+    name: str, follow: Callable[[Served, Shell, Path], int], tmp_path: Path, programs: Path
+) -> None:
+    with serve(tmp_path / "platform") as served, _reader(served, programs) as shell:
+        assert follow(served, shell, ROOT / "docs" / "how-to" / f"{name}.md") > 5
+
+
+def test_an_extension_is_written_installed_and_used(tmp_path: Path, programs: Path) -> None:
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEELSTONE_")}
+    environment |= {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}",
+        "KEELSTONE_HOME": str(tmp_path / "home"),
+        "KEELSTONE_PORT": str(port),
+    }
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with Shell(folder, environment, {ADDRESS: f"127.0.0.1:{port}"}) as shell:
+        assert shell.follow(ROOT / "docs" / "how-to" / "write-an-extension.md") > 5
+
+
+def test_make_says_what_there_is() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    for target in ("run", "test", "check", "bench", "docs", "connected", "lock", "clean"):
+        assert f"make {target} " in done.stdout

@@ -1,0 +1,184 @@
+"""The commands and files in the documents, and a shell that runs them as a reader would.
+
+A block ``console`` holds commands after ``$ `` (a line that ends in a backslash goes on) and, below each,
+lines of its output: they must come in that order, among others; ``...`` in a line stands for anything. A
+block ``bash`` or ``sh`` is run whole. A comment ``<!-- file: path -->`` before any other block says that the
+reader writes it to that file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SHELLS = ("console", "bash", "sh", "shell")
+_FENCE = re.compile(r"^(?P<mark>`{3,})(?P<info>[^`\n]*)\n(?P<text>.*?)^(?P=mark)\s*$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"<!--\s*file:\s*(?P<path>[^\s]+)\s*-->\s*\Z")
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something to type, and lines that are shown below it."""
+
+    text: str
+    expected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block. ``file`` is where the reader writes it, if so."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    file: str | None
+
+    @property
+    def is_shell(self) -> bool:
+        """Whether it is something to type."""
+        return self.language in SHELLS and self.file is None
+
+    def commands(self) -> Iterator[Command]:
+        """Its commands, in order."""
+        if self.language != "console":
+            yield Command(self.text.strip())
+            return
+        typed: list[str] = []
+        shown: list[str] = []
+        goes_on = False
+        for line in self.text.splitlines():
+            if goes_on:
+                typed.append(line)
+            elif line.startswith("$ "):
+                if typed:
+                    yield Command("\n".join(typed), tuple(shown))
+                typed, shown = [line[2:]], []
+            else:
+                assert typed, f"{self.page}:{self.line} begins with output, not with `$ `"
+                shown.append(line)
+                continue
+            goes_on = line.endswith("\\")
+        if typed:
+            yield Command("\n".join(typed), tuple(shown))
+
+
+def pages() -> list[Path]:
+    """The README and every page of the documents."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in _FENCE.finditer(text):
+        before = _FILE.search(text[: match.start()])
+        found.append(
+            Block(
+                page=str(page.relative_to(ROOT) if page.is_relative_to(ROOT) else page),
+                line=text.count("\n", 0, match.start()) + 1,
+                language=match["info"].strip().partition(" ")[0],
+                text=match["text"],
+                file=before["path"] if before else None,
+            )
+        )
+    return found
+
+
+class Shell:
+    """A bash that keeps its variables and folder from command to command.
+
+    ``instead`` maps what the documents say to what is really there (addresses), in commands and back in output.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], instead: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self._instead = dict(instead or {})
+        self._process = subprocess.Popen(
+            ["bash", "--norc", "--noprofile"],
+            cwd=folder,
+            env={**environment, "PS1": "", "COLUMNS": "200", "NO_COLOR": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._count = 0
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def run(self, command: str, seconds: float = 120) -> tuple[int, str]:
+        """Exit code and output of one command. Raises TimeoutError."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._count += 1
+        mark = f"<<end of {self._count}>>"
+        typed = command
+        for said, real in self._instead.items():
+            typed = typed.replace(said, real)
+        script = f"{{ {typed}\n}} </dev/null\nprintf '\\n{mark}%s\\n' $?\n"
+        self._process.stdin.write(script.encode())
+        self._process.stdin.flush()
+        deadline = time.monotonic() + seconds
+        seen = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while not re.search(re.escape(mark.encode()) + rb"\d+\n", seen):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError(f"{command!r} was not done after {seconds:.0f} s: {seen.decode()[-2000:]}")
+                piece = os.read(self._process.stdout.fileno(), 65536)
+                assert piece, f"the shell ended in {command!r}: {seen.decode()[-2000:]}"
+                seen += piece
+        text = seen.decode(errors="replace")
+        for said, real in self._instead.items():
+            text = text.replace(real, said)
+        output, _, code = text.rpartition(f"\n{mark}")
+        return int(code), output
+
+    def follow(self, page: Path) -> int:
+        """Do everything that the page says, in order; how many commands that were. Asserts what it shows."""
+        done = 0
+        for block in blocks(page):
+            if block.file is not None:
+                target = self.folder / block.file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(block.text, encoding="utf-8")
+            elif block.is_shell:
+                for command in block.commands():
+                    code, output = self.run(command.text)
+                    where = f"{block.page}:{block.line}: {command.text}"
+                    assert code == 0, f"{where}\nended with {code}:\n{output}"
+                    missing = first_missing(command.expected, output)
+                    assert missing is None, f"{where}\ndoes not show {missing!r} (in this order) in:\n{output}"
+                    done += 1
+        return done
+
+
+def first_missing(expected: tuple[str, ...], output: str) -> str | None:
+    """The first of the expected lines that does not come in its turn; None if all do."""
+    lines = iter([" ".join(line.split()) for line in output.splitlines()])
+    for wanted in expected:
+        plain = " ".join(wanted.split())
+        if plain in ("", "..."):
+            continue
+        pattern = re.compile(".*".join(re.escape(part) for part in plain.split("...")))
+        if not any(pattern.fullmatch(line) for line in lines):
+            return wanted
+    return None
