@@ -42,13 +42,15 @@ def service_url(settings: Settings) -> str | None:
 
 
 def trusted_root(settings: Settings) -> bytes:
-    """The pinned root metadata. Raises VerificationFailed, with the way to pin one, if there is none."""
-    pinned = settings.home / PINNED_ROOT
-    if pinned.exists():
-        return pinned.read_bytes()
-    embedded = registry_folder(settings) / ROOT_FILE
+    """The root metadata that is trusted: the embedded registry's own, or the pinned one of a service.
+
+    Raises VerificationFailed, with the way to pin one, if there is none.
+    """
+    embedded, pinned = registry_folder(settings) / ROOT_FILE, settings.home / PINNED_ROOT
     if not settings.marketplace_url and embedded.exists():
         return embedded.read_bytes()
+    if pinned.exists():
+        return pinned.read_bytes()
     raise VerificationFailed(
         "root",
         "no marketplace is trusted on this machine yet.",

@@ -103,12 +103,6 @@ class RegistryDamaged(KeelstoneError):
     code, status, title = "registry-damaged", 500, "Registry data is damaged"
 
 
-class MetadataExpired(KeelstoneError):
-    """Metadata that needs the offline keys has expired, or is about to, and they are not here."""
-
-    code, status, title = "metadata-expired", 503, "Registry metadata has expired"
-
-
 class VerificationFailed(KeelstoneError):
     """A link of the chain from the trusted root to the package broke; ``link`` names it."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import cast
 
@@ -13,7 +12,7 @@ from marketplace.validator import ComponentInspector
 from plugin_sdk.terminal import err
 
 INSPECTORS = "keelstone.component_inspector"
-"""Entry-point group by which a package that can look inside components offers it."""
+"""Entry-point group by which a package offers a ``validator.ComponentInspector``."""
 
 
 def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces: bool) -> None:
@@ -22,10 +21,13 @@ def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces:
 
     from marketplace.service import create_app, standalone_lifespan
 
+    inspector = find_inspector()
+    if inspector is None:
+        _warn("No installed package can look inside components: their imports are not checked at publishing.")
     registry = Registry.open(
         registry_folder(settings),
         max_package_bytes=max_package_bytes(settings),
-        inspect_component=find_inspector(),
+        inspect_component=inspector,
         open_namespaces=open_namespaces,
     )
     app = create_app(registry, lifespan=standalone_lifespan(registry, report=_warn))
@@ -36,8 +38,7 @@ def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces:
 def find_inspector() -> ComponentInspector | None:
     """The installed component inspector, or None if no package offers one."""
     for entry in entry_points(group=INSPECTORS):
-        make = cast("Callable[[], ComponentInspector]", entry.load())
-        return make()
+        return cast(ComponentInspector, entry.load())
     return None
 
 

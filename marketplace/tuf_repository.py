@@ -44,7 +44,7 @@ from tuf.api.metadata import (
 )
 
 from kernel.ports import Clock
-from marketplace.errors import KeyMissing, MetadataExpired, RegistryDamaged
+from marketplace.errors import KeyMissing, RegistryDamaged
 from marketplace.keys import KeyFolder, SigningKey
 
 BIN_BITS = 10
@@ -177,10 +177,7 @@ class TufRepository:
         return self._write_snapshot(table, snapshot, timestamp)
 
     def renew(self, table: MetadataTable) -> Renewal:
-        """Sign anew whatever has less than a third of its life left.
-
-        Raises MetadataExpired if root or targets has expired and its keys are away.
-        """
+        """Sign anew whatever has less than a third of its life left; what cannot be is warned of."""
         result = Renewal()
         timestamp, snapshot = self._present(table)
         self._renew_root(table, result)
@@ -248,14 +245,13 @@ class TufRepository:
         return bool(due)
 
     def _cannot(self, role: str, expires: datetime, result: Renewal) -> None:
+        # A warning, never an error: clients refuse expired metadata, and whoever reads goes on reading.
         when = expires.date().isoformat()
-        if expires.timestamp() <= self._clock.now():
-            raise MetadataExpired(
-                f"The {role} metadata expired on {when}, and its keys are not here.",
-                expected="the offline keys in the marketplace's keys/offline folder",
-                fix="Put the offline keys back for one start of the marketplace, then take them away again.",
-            )
-        result.warnings.append(f"The {role} metadata expires on {when}; put the offline keys back before that.")
+        expired = expires.timestamp() <= self._clock.now()
+        result.warnings.append(
+            f"The marketplace's {role} metadata {'expired' if expired else 'expires'} on {when}, and its keys are not "
+            "here: put them back into keys/offline for one start, then take them away again."
+        )
 
     def _is_due(self, expires: datetime, role: str) -> bool:
         return expires.timestamp() - self._clock.now() < self._lifetimes.of(role) / 3

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -80,6 +80,8 @@ class Registry:
     ) -> None:
         self.reader = RegistryReader(tables, blobs)
         self.max_package_bytes = max_package_bytes
+        self.warnings: tuple[str, ...] = ()
+        """What an operator must do soon, as of the start; :meth:`keep_fresh` reports it."""
         self._tables, self._blobs, self._keys, self._repository = tables, blobs, keys, repository
         self._validator, self._clock, self._on_step = validator, clock, on_step
         self._open_namespaces = open_namespaces
@@ -102,7 +104,7 @@ class Registry:
 
         ``inspect_component`` looks inside components (the sandbox can); ``open_namespaces`` lets
         strangers register namespaces; ``on_step`` is told of each durable step of a change. Blocks
-        for some 100 ms at first. Raises RegistryDamaged, KeyMissing, KeyUnusable or MetadataExpired.
+        for some 100 ms at first. Raises RegistryDamaged, KeyMissing or KeyUnusable.
         """
         folder.mkdir(parents=True, exist_ok=True)
         clock = clock or SystemClock()
@@ -135,7 +137,7 @@ class Registry:
                 self._repository.commit(rows, {KEYS_TARGET: keys_document(self._keys.online("receipts"))})
                 self._on_step("created")
             else:
-                self._repository.renew(rows)
+                self.warnings = tuple(self._repository.renew(rows).warnings)
                 rows.prune()
             kept = set(connection.execute(releases.select().with_only_columns(releases.c.digest)).scalars())
         self._blobs.sweep(kept)
@@ -199,10 +201,12 @@ class Registry:
 
     async def keep_fresh(self, report: Callable[[str], None] = lambda warning: None) -> None:
         """Renew every hour until cancelled; warnings (offline keys needed soon) go to ``report``."""
+        warnings: Sequence[str] = self.warnings
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            for warning in (await self.renew()).warnings:
+            for warning in warnings:
                 report(warning)
+            await asyncio.sleep(RENEW_SECONDS)
+            warnings = (await self.renew()).warnings
 
     # -------------------------------------------------------------------------- examination
 

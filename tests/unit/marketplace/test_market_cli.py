@@ -224,19 +224,27 @@ def test_a_release_is_withdrawn_by_its_author(terminal: Terminal, plugin: Path) 
     assert any("it bites" in line for line in terminal.json("plugin", "verify", file)["chain"])
 
 
-def test_a_root_is_pinned_once_and_then_decides(terminal: Terminal, plugin: Path, home: Path, tmp_path: Path) -> None:
+def test_a_pinned_root_decides_about_a_service(
+    terminal: Terminal, plugin: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = sign(terminal, plugin)
     terminal.run("plugin", "publish", file)
+    embedded = terminal.json("plugin", "verify", file)
     stranger = Registry.open(tmp_path / "stranger")
     root = tmp_path / "root.json"
     root.write_bytes(stranger.trusted_root)
     asyncio.run(stranger.close())
     pinned = terminal.json("marketplace", "trust", root)
     assert (pinned["threshold"], len(pinned["keys"])) == (2, 3)
+    assert terminal.json("plugin", "verify", file) == embedded  # the embedded registry has its own
+
+    monkeypatch.setenv("KEELSTONE_MARKETPLACE_URL", "http://127.0.0.1:1")
     refused = terminal.json("plugin", "verify", file, code=EXIT_REFUSED)
     assert refused["error"]["link"] == "timestamp"
     terminal.run("marketplace", "trust", home / "marketplace" / "root.json")
-    assert terminal.json("plugin", "verify", file)["verified"] is True
+    unplugged = terminal.json("plugin", "verify", file)
+    assert unplugged["chain"] == embedded["chain"]
+    assert "not reached" in unplugged["notes"][0]
 
 
 def test_only_a_root_signed_by_its_own_keys_is_pinned(terminal: Terminal, home: Path, tmp_path: Path) -> None:
