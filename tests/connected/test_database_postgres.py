@@ -13,6 +13,7 @@ from tests.contract.suites.fixtures import OpenDatabase
 from tests.contract.suites.isolation import IsolationSuite
 from tests.contract.suites.kv import KvSuite
 from tests.contract.suites.migrations import MigrationsSuite
+from tests.contract.suites.projections import ProjectionsSuite
 
 pytestmark = pytest.mark.connected
 
@@ -78,4 +79,8 @@ class TestMigrations(MigrationsSuite):
 
 
 class TestConsumers(ConsumersSuite):
+    pass
+
+
+class TestProjections(ProjectionsSuite):
     pass
