@@ -1,4 +1,4 @@
-"""Dispatch: order, tenant filter, deadline, bulkhead, breaker, failure policy, explain.
+"""Dispatch: filter, decide, observe; order and tenant from the registry, guards from the calls, explain here.
 
 pluggy registers and validates; this calls. For each (tenant, hook) there is a ready tuple of
 implementations, made once per activation set: the request path never scans plugins. A timer is
@@ -7,121 +7,30 @@ armed only for an implementation that really suspends (see ``resilience.finish_w
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from types import CoroutineType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-import pluggy
 from pydantic import BaseModel
 
-from kernel.activation import Activations, ActivationSet
+from kernel.activation import Activations
+from kernel.calls import GuardedCalls
 from kernel.context import Context
-from kernel.errors import (
-    BreakerOpen,
-    BulkheadFull,
-    ConcurrencyConflict,
-    DeadlineExceeded,
-    KeelstoneError,
-    PluginFailed,
-    PluginUnavailable,
-    Rejected,
-)
+from kernel.errors import KeelstoneError, PluginFailed, PluginUnavailable, Rejected
 from kernel.explain import DispatchTrace, Step, TraceLog
-from kernel.hookspecs import HOOKS, PROJECT, HookSpec, HookSpecs, hook_spec
-from kernel.manifest import HookUse, PluginManifest
-from kernel.ordering import order_plugins
+from kernel.hookspecs import HOOKS, HookSpec, hook_spec
+from kernel.implementations import GuestBinder, HookRegistry, Implementation
+from kernel.manifest import PluginManifest
+from kernel.outcomes import GuestAnswer, Outcome
 from kernel.payloads import EventView, Reject
-from kernel.ports import Effects, KvConflict, KvStore, Transaction
-from kernel.resilience import Breaker, finish_within
+from kernel.ports import Effects, KvStore
+from kernel.resilience import Breaker
 
 P = TypeVar("P", bound=BaseModel)
 _now = time.perf_counter_ns
-_INFINITE = float("inf")
 # A NamedTuple's own constructor costs twice as much, and a Step is made for every implementation.
 _tuple: Callable[[type[Step], tuple[Any, ...]], Step] = tuple.__new__
-
-
-class Implementation:
-    """One plugin's function for one hook, as one tenant reaches it."""
-
-    __slots__ = ("active", "breaker", "call", "limit", "manifest", "plugin", "seconds", "version")
-
-    def __init__(
-        self, manifest: PluginManifest, call: Callable[[Any, Context], Any], seconds: float, breaker: Breaker | None
-    ) -> None:
-        self.manifest = manifest
-        self.plugin = manifest.id
-        self.version = manifest.version
-        self.call = call
-        self.seconds = seconds
-        self.breaker = breaker
-        self.limit = manifest.limits.concurrency if manifest.kind == "guest" else 1_000
-        self.active = 0
-
-
-class GuestBinder(Protocol):
-    """Makes a callable that runs a guest's hook (the dispatcher's only sight of the sandbox).
-
-    The callable answers like a built-in's would; effects are left in ``GuestAnswer``.
-    """
-
-    def bind(
-        self, plugin: str, version: str, spec: HookSpec, grants: frozenset[str], settings: Any
-    ) -> tuple[PluginManifest, Callable[[Any, Context], Any]] | None:
-        """Manifest and callable, or None if the release is not installed on this platform."""
-        ...
-
-    def hooks_of(self, plugin: str, version: str) -> PluginManifest | None:
-        """The installed release's manifest, or None."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class GuestAnswer:
-    """A guest's answer, lifted to what a built-in would return, with the effects to save."""
-
-    value: Any
-    effects: Effects
-
-
-@dataclass(slots=True)
-class Outcome(Generic[P]):
-    """What a filter or decide dispatch came to.
-
-    ``payload`` is the filtered payload (or the decision, or None). Save the guests' effects in the
-    use case's own transaction with :meth:`save`, so that they are kept only if the work is.
-    """
-
-    payload: P
-    tenant: str
-    effects: list[tuple[str, Effects]] = field(default_factory=list)
-    kv: KvStore | None = None
-
-    async def save(self, transaction: Transaction) -> None:
-        """Write the guests' effects. Raises ConcurrencyConflict if their state moved meanwhile."""
-        for plugin, effects in self.effects:
-            await save_effects(transaction, self.kv, self.tenant, plugin, effects)
-
-
-async def save_effects(
-    transaction: Transaction, kv: KvStore | None, tenant: str, plugin: str, effects: Effects
-) -> None:
-    """Save what one guest call wants kept: its KV writes and events. Raises ConcurrencyConflict."""
-    if kv is not None and effects.kv_writes:
-        try:
-            await kv.apply(transaction, tenant, plugin, effects)
-        except KvConflict as error:
-            raise ConcurrencyConflict(
-                f"The stored state of {plugin} was changed by another call meanwhile.",
-                plugin=plugin,
-                tenant=tenant,
-                fix="Try again.",
-            ) from error
-    if effects.events:
-        transaction.emit(f"plugin:{plugin}", *effects.events, tenant=tenant)
 
 
 class Dispatcher:
@@ -139,109 +48,29 @@ class Dispatcher:
         specs: Mapping[str, HookSpec] = HOOKS,
     ) -> None:
         self._activations = activations
-        self._guests = guests
         self._kv = kv
         self.traces = traces or TraceLog()
         self._on_trace = on_trace
-        self._new_breaker = breaker
         self._specs = specs
-        self._breakers: dict[tuple[str, str, str, str], Breaker] = {}
-        self._manifests: dict[str, PluginManifest] = {}
-        self._pluggy = pluggy.PluginManager(PROJECT)
-        self._pluggy.add_hookspecs(HookSpecs)
-
-    # ------------------------------------------------------------------ boot
+        self._registry = HookRegistry(activations, guests, specs, breaker)
+        self._call = GuardedCalls(self._registry).call
 
     def register(self, plugin: object, manifest: PluginManifest) -> None:
         """Add a built-in plugin or extension. Raises PluginFailed if a signature is wrong."""
-        try:
-            self._pluggy.register(plugin, name=manifest.id)
-            self._pluggy.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:
-            raise PluginFailed(
-                f"{manifest.id} does not fit the hook specifications: {error}",
-                plugin=manifest.id,
-                fix="Compare the implementation's name and arguments with kernel/hookspecs.py.",
-            ) from error
-        self._manifests[manifest.id] = manifest
+        self._registry.register(plugin, manifest)
 
     def contribute(self, hook: str) -> list[tuple[PluginManifest, Any]]:
         """What each built-in and extension contributes, in order; an exception stops the boot."""
-        found: list[tuple[PluginManifest, Any]] = []
-        for manifest, function, names in self._in_process(hook):
-            try:
-                contributed = function(*[_no_argument(n) for n in names])
-            except Exception as error:
-                raise PluginFailed(
-                    f"{manifest.id} could not contribute: {type(error).__name__}: {error}",
-                    plugin=manifest.id,
-                    hook=hook,
-                ) from error
-            if contributed is None:
-                continue
-            items = contributed if isinstance(contributed, (list, tuple)) else [contributed]
-            found.extend((manifest, item) for item in items)
-        return found
+        return self._registry.contribute(hook)
 
     @property
     def manifests(self) -> dict[str, PluginManifest]:
         """Manifests of the registered built-ins and extensions, by id."""
-        return dict(self._manifests)
-
-    # ------------------------------------------------------------------ ready tuples
+        return self._registry.manifests
 
     def ready(self, tenant: str, hook: str) -> tuple[Implementation, ...]:
         """The implementations of ``hook`` that are on for ``tenant``, in calling order."""
-        return self._ready(self._activations.current.of(tenant), tenant, hook)
-
-    def _ready(self, active: ActivationSet, tenant: str, hook: str) -> tuple[Implementation, ...]:
-        # The default set serves many tenants, so its tuples carry the tenant in their key.
-        key = hook if active.activations else f"{tenant}\n{hook}"
-        found = active.ready.get(key)
-        if found is None:
-            found = self._build(active, tenant, self._specs.get(hook) or hook_spec(hook))
-            active.ready[key] = found
-        return found
-
-    def _build(self, active: ActivationSet, tenant: str, spec: HookSpec) -> tuple[Implementation, ...]:
-        candidates: dict[str, Implementation] = {}
-        uses: dict[str, HookUse] = {}
-        seconds = spec.deadline_ms / 1000
-        for manifest, function, names in self._in_process(spec.name):
-            if manifest.kind == "extension" and active.get(manifest.id) is None:
-                continue
-            call = _adapt(function, names)
-            candidates[manifest.id] = self._implementation(manifest, call, seconds, tenant, spec)
-            uses[manifest.id] = manifest.hooks.get(spec.name, HookUse())
-        for item in active.activations:
-            if item.plugin in self._manifests or self._guests is None:
-                continue
-            bound = self._guests.bind(item.plugin, item.version, spec, item.grants, item.settings)
-            if bound is None:
-                continue
-            manifest, call = bound
-            if spec.name not in manifest.hooks:
-                continue
-            # A guest ends by its own limits; the margin lets its clearer error through first.
-            limit = min(seconds, manifest.limits.time_ms / 1000 + 0.5)
-            candidates[manifest.id] = self._implementation(manifest, call, limit, tenant, spec)
-            uses[manifest.id] = manifest.hooks[spec.name]
-        return tuple(candidates[plugin] for plugin in order_plugins(uses, spec.name))
-
-    def _implementation(
-        self, manifest: PluginManifest, call: Callable[[Any, Context], Any], seconds: float, tenant: str, spec: HookSpec
-    ) -> Implementation:
-        key = (manifest.id, manifest.version, tenant, spec.name)
-        return Implementation(manifest, call, seconds, self._breakers.get(key))
-
-    def _in_process(self, hook: str) -> Iterable[tuple[PluginManifest, Callable[..., Any], Sequence[str]]]:
-        caller = getattr(self._pluggy.hook, hook)
-        found = {impl.plugin_name: impl for impl in caller.get_hookimpls()}
-        uses = {name: self._manifests[name].hooks.get(hook, HookUse()) for name in found}
-        for name in order_plugins(uses, hook):
-            yield self._manifests[name], found[name].function, found[name].argnames
-
-    # ------------------------------------------------------------------ calls
+        return self._registry.ready(tenant, hook)
 
     async def filter(self, hook: str, payload: P, context: Context) -> Outcome[P]:
         """Let each implementation change ``payload`` or refuse it, in order.
@@ -254,7 +83,7 @@ class Dispatcher:
         outcome = Outcome(payload, context.tenant, kv=self._kv)
         steps: list[Step] = []
         try:
-            for impl in self._ready(snapshot.of(context.tenant), context.tenant, hook):
+            for impl in self._registry.ready_in(snapshot.of(context.tenant), context.tenant, hook):
                 before = outcome.payload
                 began = _now()
                 try:
@@ -307,7 +136,7 @@ class Dispatcher:
         outcome: Outcome[Any] = Outcome(cast(Any, None), context.tenant, kv=self._kv)
         steps: list[Step] = []
         try:
-            for impl in self._ready(snapshot.of(context.tenant), context.tenant, hook):
+            for impl in self._registry.ready_in(snapshot.of(context.tenant), context.tenant, hook):
                 began = _now()
                 try:
                     value = self._call(impl, spec, payload, context)
@@ -356,145 +185,11 @@ class Dispatcher:
         self._record(spec, context, [_step(impl, "observed", began, None, None, None)], generation)
         return value.effects if isinstance(value, GuestAnswer) else Effects()
 
-    def _call(self, impl: Implementation, spec: HookSpec, payload: Any, context: Context) -> Any:
-        """Call one implementation under its breaker and bulkhead.
-
-        Gives its value, or, if it suspended, a coroutine that finishes it under its deadline. Not
-        async itself: most implementations never suspend, and this is the platform's hottest path.
-        """
-        breaker = impl.breaker
-        era = 0
-        if breaker is not None:
-            if breaker.state != "closed" and not breaker.allow():
-                raise self._rested(impl, spec, context)
-            era = breaker.era
-        if impl.active >= impl.limit:
-            raise self._full(impl, spec, context, era)
-        impl.active += 1
-        try:
-            value = impl.call(payload, context)
-            if type(value) is CoroutineType:
-                try:
-                    awaited = value.send(None)
-                except StopIteration as done:
-                    value = done.value
-                else:
-                    # It suspended: what is left of it gets a timer of its own.
-                    impl.active += 1
-                    return self._finish(impl, spec, value, awaited, context, era)
-        except asyncio.CancelledError:
-            if breaker is not None:
-                breaker.abandon(era)
-            raise
-        except (Exception, SystemExit) as error:
-            raise self._failed(impl, spec, context, error, era) from error
-        finally:
-            impl.active -= 1
-        if breaker is not None and (breaker.failures or breaker.state != "closed"):
-            breaker.success(era)
-        return value
-
-    async def _finish(
-        self, impl: Implementation, spec: HookSpec, coroutine: Any, awaited: Any, context: Context, era: int
-    ) -> Any:
-        breaker = impl.breaker
-        try:
-            seconds = impl.seconds
-            if context.deadline != _INFINITE:
-                seconds = min(seconds, context.remaining())
-            value = await finish_within(coroutine, awaited, seconds)
-        except asyncio.CancelledError:
-            if breaker is not None:
-                breaker.abandon(era)
-            raise
-        except (Exception, SystemExit) as error:
-            raise self._failed(impl, spec, context, error, era) from error
-        finally:
-            impl.active -= 1
-        if breaker is not None:
-            breaker.success(era)
-        return value
-
-    def _rested(self, impl: Implementation, spec: HookSpec, context: Context) -> BreakerOpen:
-        failures = impl.breaker.failures if impl.breaker is not None else 0
-        return BreakerOpen(
-            f"{impl.plugin} failed {failures} times in a row and is being rested.",
-            plugin=impl.plugin,
-            hook=spec.name,
-            tenant=context.tenant,
-            fix="It is tried again by itself; see the plugin's log for the first failure.",
-        )
-
-    def _full(self, impl: Implementation, spec: HookSpec, context: Context, era: int) -> BulkheadFull:
-        if impl.breaker is not None:
-            impl.breaker.abandon(era)
-        return BulkheadFull(
-            f"{impl.plugin} already has {impl.active} calls under way.",
-            plugin=impl.plugin,
-            hook=spec.name,
-            tenant=context.tenant,
-            expected=f"at most {impl.limit}",
-            found=impl.active,
-        )
-
-    def _failed(
-        self, impl: Implementation, spec: HookSpec, context: Context, error: BaseException, era: int
-    ) -> KeelstoneError:
-        if isinstance(error, Rejected):
-            # A refusal is an answer, not a failure.
-            if impl.breaker is not None:
-                impl.breaker.success(era)
-            error.plugin = error.plugin or impl.plugin
-            error.hook = error.hook or spec.name
-            error.tenant = error.tenant or context.tenant
-            return error
-        # The caller's own deadline or a full sandbox says nothing about the plugin's health.
-        blameless = isinstance(error, BulkheadFull) or (
-            isinstance(error, DeadlineExceeded) and context.remaining() <= 0
-        )
-        if blameless:
-            if impl.breaker is not None:
-                impl.breaker.abandon(era)
-        else:
-            if impl.breaker is None:
-                key = (impl.plugin, impl.version, context.tenant, spec.name)
-                impl.breaker = self._breakers.setdefault(key, self._new_breaker())
-            impl.breaker.failure(era)
-        if isinstance(error, KeelstoneError):
-            error.plugin = error.plugin or impl.plugin
-            error.hook = error.hook or spec.name
-            error.tenant = error.tenant or context.tenant
-            return error
-        return PluginFailed(
-            f"{impl.plugin} raised {type(error).__name__}: {error}",
-            plugin=impl.plugin,
-            hook=spec.name,
-            tenant=context.tenant,
-            fix="See the plugin's log; other plugins and tenants are not affected.",
-        )
-
     def _record(self, spec: HookSpec, context: Context, steps: list[Step], generation: str) -> None:
         trace = DispatchTrace(spec.name, spec.kind, context.tenant, context.correlation_id, generation, tuple(steps))
         self.traces.record(trace)
         if self._on_trace is not None:
             self._on_trace(trace)
-
-
-def _adapt(function: Callable[..., Any], names: Sequence[str]) -> Callable[[Any, Context], Any]:
-    wanted = tuple(names)
-    if wanted == ("payload", "context"):
-        return function
-    if wanted == ("payload",):
-        return lambda payload, context: function(payload)
-    if wanted == ("context",):
-        return lambda payload, context: function(context)
-    if not wanted:
-        return lambda payload, context: function()
-    return lambda payload, context: function(**{"payload": payload, "context": context})
-
-
-def _no_argument(name: str) -> Any:
-    raise PluginFailed(f"contribute hooks take no arguments; found {name!r}")
 
 
 def _step(
@@ -528,6 +223,6 @@ def _unavailable(impl: Implementation, hook: str, tenant: str, error: KeelstoneE
         tenant=tenant,
         expected=error.expected,
         found=error.found,
-        fix=error.fix or "Try again, or ask the tenant's admin to switch the plugin off.",
+        fix=error.fix or "Try again, or have an admin or operator switch the plugin off.",
         extra={"cause": error.code},
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kernel.errors import ValidationFailed
 from kernel.plain import JsonObject, Text
 
 
@@ -13,6 +14,17 @@ class Payload(BaseModel):
     """Base of payloads: frozen values that refuse unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """The payload, from values that nobody has checked yet. Raises ValidationFailed with every problem."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+            raise ValidationFailed(
+                f"The {cls.__name__} does not fit: {'; '.join(found[:10])}.", extra={"problems": found}
+            ) from error
 
 
 class UserDraft(Payload):

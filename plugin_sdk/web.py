@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
@@ -14,10 +15,12 @@ from kernel.context import ANONYMOUS, Context
 from kernel.errors import Forbidden, NotFound
 from kernel.hooks import Dispatcher
 from kernel.payloads import AccessRequest
-from kernel.permissions import acting_tenant, require
+from kernel.permissions import SELF, acting_tenant, require
+from plugin_sdk.services import Database, Services, TenantDirectory
 
 T = TypeVar("T")
 MAX_PAGE = 200
+_TENANT = re.compile(r"[a-z0-9-]{1,64}")
 PERMISSION = "keelstone_permission"
 """Attribute of a dependency that says which permission it checks; the OpenAPI document tells it."""
 
@@ -49,20 +52,23 @@ def context_of(request: Request) -> Context:
 async def authorize(request: Request, permission: str, *, tenant: str | None = None, resource: str = "*") -> Context:
     """Check that the request's principal has ``permission`` (in ``tenant``); its context.
 
-    Raises Unauthenticated, TokenExpired, Forbidden or TenantMismatch. Plugins that implement
-    ``access_deciding`` can deny what the roles allow.
+    Raises Unauthenticated, TokenExpired, Forbidden or TenantMismatch, and NotFound if an operator
+    names a tenant that is not there. Plugins that implement ``access_deciding`` can deny what the
+    roles allow; operators are not asked about, so that they can switch off a plugin that fails.
     """
     context = context_of(request)
     failure = request.scope.get("keelstone.sign_in_failure")
     if failure is not None and context.principal is ANONYMOUS:
         raise failure
     require(context.principal, permission)
-    if tenant is not None:
-        acting_tenant(context.principal, tenant)
-        if tenant != context.tenant:
-            context = replace(context, tenant=tenant)
+    acting = acting_tenant(context.principal, context.tenant if tenant is None else tenant)
+    services: Services = request.app.state.platform.services
+    if acting != context.principal.tenant:
+        await _check_there(services, acting)
+    if acting != context.tenant:
+        context = replace(context, tenant=acting)
     hooks: Dispatcher = request.app.state.platform.hooks
-    if hooks.ready(context.tenant, "access_deciding"):
+    if not context.principal.is_operator and hooks.ready(context.tenant, "access_deciding"):
         asked = AccessRequest(
             principal=context.principal.id,
             roles=tuple(sorted(context.principal.roles)),
@@ -70,10 +76,20 @@ async def authorize(request: Request, permission: str, *, tenant: str | None = N
             action=permission,
             resource=resource,
         )
-        decision = (await hooks.decide("access_deciding", asked, context)).payload
+        outcome = await hooks.decide("access_deciding", asked, context)
+        if outcome.effects:
+            async with services.get(Database).write(context.tenant, context) as transaction:
+                await outcome.save(transaction)
+        decision = outcome.payload
         if decision is not None and not decision.allow:
             raise Forbidden(decision.reason, tenant=context.tenant, hook="access_deciding", expected=permission)
     return context
+
+
+async def _check_there(services: Services, tenant: str) -> None:
+    directory = services.find(TenantDirectory)
+    if directory is not None and not (_TENANT.fullmatch(tenant) and await directory.exists(tenant)):
+        raise NotFound(f"There is no tenant {tenant}.", tenant=tenant, fix="See GET /api/v1/tenants.")
 
 
 def requires(permission: str) -> Any:
@@ -95,12 +111,17 @@ def requires_active(plugin: str) -> Any:
 
     async def check(request: Request) -> None:
         context = context_of(request)
+        failure = request.scope.get("keelstone.sign_in_failure")
+        if failure is not None and context.principal is ANONYMOUS:
+            raise failure
+        require(context.principal, SELF)
+        tenant = acting_tenant(context.principal, request.path_params.get("tenant", context.tenant))
         activations: Activations = request.app.state.platform.activations
-        if activations.current.of(context.tenant).get(plugin) is None:
+        if activations.current.of(tenant).get(plugin) is None:
             raise NotFound(
                 f"{plugin} is not active in this tenant.",
                 plugin=plugin,
-                tenant=context.tenant or None,
+                tenant=tenant,
                 fix="An admin of the tenant activates it.",
             )
 

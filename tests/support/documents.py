@@ -127,7 +127,8 @@ class Shell:
 
     def run(self, command: str, seconds: float = 120) -> tuple[int, str]:
         """Exit code and output of one command. Raises TimeoutError."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._count += 1
         mark = f"<<end of {self._count}>>"
         typed = command

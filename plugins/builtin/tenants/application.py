@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from plugin_sdk import ConcurrencyConflict, Context, Dispatcher, NotFound, TenantDraft
+from plugin_sdk import ConcurrencyConflict, Context, Dispatcher, NotFound, TenantDraft, require
 from plugin_sdk.services import Database, Transaction
 from plugins.builtin.tenants import domain
 from plugins.builtin.tenants.domain import Overview, Tenant
@@ -52,7 +52,7 @@ class Tenants:
 
         Raises Conflict (id taken), Rejected, ValidationFailed.
         """
-        await self.create(context, TenantDraft(id=id, name=name, plan=plan))
+        await self.create(context, TenantDraft.of(id=id, name=name, plan=plan))
 
     async def create(self, context: Context, draft: TenantDraft) -> Tenant:
         """Like :meth:`provision`, giving the tenant."""
@@ -71,8 +71,11 @@ class Tenants:
         plan: str | None = None,
         configuration: Mapping[str, Any] | None = None,
     ) -> Tenant:
-        """Change the tenant in hand. Raises NotFound, ConcurrencyConflict, ValidationFailed."""
+        """Change the tenant in hand. The plan is what was agreed with the operator: only who provisions
+        tenants changes it. Raises NotFound, ConcurrencyConflict, ValidationFailed, Forbidden."""
         tenant = await self.get(context.tenant)
+        if plan is not None and plan != tenant.plan:
+            require(context.principal, "tenants:provision")
         after, event = domain.configure(tenant, name=name, plan=plan, configuration=configuration)
         if event is None:
             return tenant

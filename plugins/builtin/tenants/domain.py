@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from plugin_sdk import ALL_TENANTS, PLATFORM_TENANT, NewEvent, TenantDraft, ValidationFailed
+from plugin_sdk import ALL_TENANTS, PLATFORM_TENANT, NewEvent, TenantDraft, ValidationFailed, check_plain
 
 RESERVED = frozenset({PLATFORM_TENANT, ALL_TENANTS, "system", "admin", "api", "www"})
 MAX_CONFIGURATION_KEYS = 200
@@ -52,6 +52,7 @@ def configure(
     tenant: Tenant, *, name: str | None, plan: str | None, configuration: Mapping[str, Any] | None
 ) -> tuple[Tenant, NewEvent | None]:
     """The tenant after a change (configuration is merged; None removes a key), and the event."""
+    check_plain(configuration, "The configuration")
     merged = {**tenant.configuration, **(configuration or {})}
     merged = {key: value for key, value in merged.items() if value is not None}
     if len(merged) > MAX_CONFIGURATION_KEYS:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from strawberry.scalars import JSON
 
-from plugin_sdk import ALL_TENANTS, Context, GraphQL, PluginContext, Projection, Routes, TenantDraft, hookimpl
+from plugin_sdk import ALL_TENANTS, Context, GraphQL, PluginContext, Projection, Routes, TenantDraft, Text, hookimpl
 from plugin_sdk.data import Schema
 from plugin_sdk.services import Database, TenantDirectory
 from plugin_sdk.web import MAX_PAGE, Page, authorize, graphql_context, requires
@@ -23,8 +23,8 @@ class TenantPatch(BaseModel):
     """What to change; configuration is merged, null removes a key."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str | None = Field(default=None, min_length=1, max_length=200)
-    plan: str | None = Field(default=None, min_length=1, max_length=60)
+    name: Text | None = Field(default=None, min_length=1, max_length=200)
+    plan: Text | None = Field(default=None, min_length=1, max_length=60)
     configuration: dict[str, Any] | None = None
 
 

@@ -98,7 +98,7 @@ class Users:
             )
         if roles and credentials is not None:
             credentials.check_grantable(context, roles)
-        draft = domain.check(UserDraft(email=email, name=name, attributes=dict(attributes or {})))
+        draft = domain.check(UserDraft.of(email=email, name=name, attributes={} if attributes is None else attributes))
         outcome = await self._hooks.filter("user_creating", draft, context)
         user, event = domain.register(new_id(), domain.check(outcome.payload), self._now())
         async with self._database.write(context.tenant, context) as transaction:
@@ -129,10 +129,10 @@ class Users:
         user = await self.get(context, id)
         if seen is not None and seen != user.version:
             raise _moved(id, seen, user.version)
-        draft = UserDraft(
+        draft = UserDraft.of(
             email=user.email if email is None else email,
             name=user.name if name is None else name,
-            attributes=dict(user.attributes if attributes is None else attributes),
+            attributes=user.attributes if attributes is None else attributes,
         )
         outcome = await self._hooks.filter("user_updating", domain.check(draft), context)
         after, event = domain.change(user, domain.check(outcome.payload), self._now())

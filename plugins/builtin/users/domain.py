@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from plugin_sdk import NewEvent, UserDraft, ValidationFailed
+from plugin_sdk import NewEvent, UserDraft, ValidationFailed, check_plain
 
 _EMAIL = re.compile(r"^[^@\s,;<>\"]{1,64}@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}$")
 MAX_JSON_KEYS = 100
@@ -84,6 +84,7 @@ def change(user: User, draft: UserDraft, now: datetime) -> tuple[User, NewEvent 
 
 def prefer(user: User, preferences: Mapping[str, Any], now: datetime) -> tuple[User, NewEvent | None]:
     """The person with ``preferences`` merged in (None removes a key), and the event."""
+    check_plain(preferences, "The preferences")
     merged = {k: v for k, v in {**user.preferences, **preferences}.items() if v is not None}
     if len(merged) > MAX_JSON_KEYS:
         raise ValidationFailed(
