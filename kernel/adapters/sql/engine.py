@@ -11,7 +11,7 @@ from typing import Any, cast
 import orjson
 from sqlalchemy import event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import LRUCache
 
@@ -173,12 +173,17 @@ async def runtime_engines(engines: Engines, *, pool_size: int = 16) -> Engines:
     """On PostgreSQL: engines whose role row-level security binds. Raises ConfigurationError if none can be had."""
     if engines.dialect != "postgresql":
         return engines
-    async with engines.admin.begin() as connection:
+    server_settings = {"application_name": "keelstone"}
+    async with engines.admin.connect() as connection:
         role = await _role(connection)
-        server_settings = {"application_name": "keelstone"}
-        if role.bypasses:
-            await _make_app_role(connection)
-            server_settings["role"] = APP_ROLE
+    if role.bypasses:
+        try:
+            async with engines.admin.begin() as connection:
+                await _make_app_role(connection)
+        except ProgrammingError as error:
+            # It bypasses row-level security and may not make a role that does not.
+            raise _bypasses(role) from error
+        server_settings["role"] = APP_ROLE
     runtime = create_async_engine(
         engines.admin.url,
         pool_size=pool_size,
@@ -196,12 +201,7 @@ async def runtime_engines(engines: Engines, *, pool_size: int = 16) -> Engines:
         raise
     if role.bypasses:
         await runtime.dispose()
-        raise ConfigurationError(
-            f"The PostgreSQL role {role.name} bypasses row-level security.",
-            expected="a role without SUPERUSER and BYPASSRLS",
-            found=role.name,
-            fix=f"ALTER ROLE {role.name} NOSUPERUSER NOBYPASSRLS, or name another role in KEELSTONE_DATABASE_URL.",
-        )
+        raise _bypasses(role)
     return Engines("postgresql", runtime, runtime, engines.admin)
 
 
@@ -209,6 +209,15 @@ async def runtime_engines(engines: Engines, *, pool_size: int = 16) -> Engines:
 class _Role:
     name: str
     bypasses: bool
+
+
+def _bypasses(role: _Role) -> ConfigurationError:
+    return ConfigurationError(
+        f"The PostgreSQL role {role.name} bypasses row-level security.",
+        expected="a role without SUPERUSER and BYPASSRLS",
+        found=role.name,
+        fix=f"ALTER ROLE {role.name} NOSUPERUSER NOBYPASSRLS, or name another role in KEELSTONE_DATABASE_URL.",
+    )
 
 
 async def _role(connection: AsyncConnection) -> _Role:
