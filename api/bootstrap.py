@@ -26,12 +26,14 @@ from kernel.adapters.otlp import open_otlp
 from kernel.adapters.sql import SqlDatabase, open_database
 from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
 from kernel.context import new_id, system_context
-from kernel.discovery import GUEST_RUNTIME, HeldBack, choose, find_plugins, load_entry_point
+from kernel.discovery import COMPONENT_INSPECTOR, GUEST_RUNTIME, HeldBack, choose, find_plugins, load_entry_point
 from kernel.errors import ConfigurationError, KeelstoneError
 from kernel.events import Event, EventTypes
 from kernel.guests import Guests
-from kernel.hooks import Dispatcher, Implementation, save_effects
+from kernel.hooks import Dispatcher
+from kernel.implementations import Implementation
 from kernel.manifest import PluginManifest
+from kernel.outcomes import save_effects
 from kernel.permissions import Permission, declared_permissions
 from kernel.ports import (
     BlobStore,
@@ -57,6 +59,7 @@ from plugin_sdk.contributions import HealthCheck, PluginContext
 from plugin_sdk.services import ActivationControl, Marketplace, PermissionCatalogue, Services
 
 logger = logging.getLogger(__name__)
+STOP_SECONDS = 30.0
 plugin_log = logging.getLogger("keelstone.plugin")
 
 
@@ -128,10 +131,15 @@ class Platform:
         for held in self.held_back:
             logger.warning("plugin %s does not run: %s", held.plugin, held.reason)
 
-    async def stop(self) -> None:
-        """Everything backwards; what fails to stop is logged and does not keep the rest."""
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Everything backwards. What does not stop in time is named in the log and left behind."""
         self.ready = False
-        await self._stack.aclose()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stack.aclose()
+        except TimeoutError:
+            left = ", ".join(sorted(task.get_name() for task in asyncio.all_tasks() if not task.done()))
+            logger.error("the platform did not stop within %.0f s; still running: %s", seconds, left)
 
     async def check(self) -> dict[str, Any]:
         """Readiness: each check with its result."""
@@ -253,25 +261,13 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
         registry = Registry.open(
             registry_folder(settings),
             max_package_bytes=max_package_bytes(settings),
-            inspect_component=_inspect_component,
+            inspect_component=load_entry_point(COMPONENT_INSPECTOR, "wasm"),
         )
         app = create_marketplace(registry)
         closing.append(registry.close)
     client = open_client(settings, registry)
     closing.append(client.close)
     return registry, app, client
-
-
-def _inspect_component(component: bytes, manifest: PluginManifest) -> list[str]:
-    """What is wrong with a component, as far as its imports tell (for the marketplace's validator)."""
-    from sandbox.binary import imports_of
-    from sandbox.contract import check_imports
-
-    try:
-        check_imports(imports_of(component), manifest)
-    except KeelstoneError as error:
-        return [str(error)]
-    return []
 
 
 def _observers(hooks: Dispatcher, kv: KvStore, event: Event) -> list[EventHandler]:

@@ -19,6 +19,7 @@ from kernel.versions import parse_range
 PLUGINS = "keelstone.plugins"
 COMMANDS = "keelstone.commands"
 GUEST_RUNTIME = "keelstone.guest_runtime"
+COMPONENT_INSPECTOR = "keelstone.component_inspector"
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from kernel.context import Context
 from kernel.errors import KeelstoneError, PluginFailed, PluginUnavailable
-from kernel.hooks import GuestAnswer
 from kernel.hookspecs import HookSpec
 from kernel.manifest import PluginManifest
+from kernel.outcomes import GuestAnswer
 from kernel.payloads import DecideReply, FilterReply, ObserveReply
 from kernel.ports import GuestCall, GuestRelease, GuestResult, GuestRuntime
 
@@ -57,11 +57,6 @@ class Guests:
     def active(self, plugin: str, version: str) -> int:
         """Calls of the release that are under way."""
         return self._active.get((plugin, version), 0)
-
-    def hooks_of(self, plugin: str, version: str) -> PluginManifest | None:
-        """The release's manifest, or None."""
-        release = self._releases.get((plugin, version))
-        return release.manifest if release else None
 
     def bind(
         self, plugin: str, version: str, spec: HookSpec, grants: frozenset[str], settings: Mapping[str, Any]

@@ -34,7 +34,7 @@ from kernel.errors import (
 )
 from kernel.events import Event, EventType, NewEvent
 from kernel.guests import Guests
-from kernel.hooks import Dispatcher, Outcome
+from kernel.hooks import Dispatcher
 from kernel.hookspecs import HOOK_CONTRACT_VERSION, hookimpl
 from kernel.lifecycle import (
     RUNNING,
@@ -44,6 +44,7 @@ from kernel.lifecycle import (
     next_release_state,
 )
 from kernel.manifest import PluginManifest, load_manifest, manifest_from_dict, parse_manifest
+from kernel.outcomes import Outcome
 from kernel.payloads import (
     AccessDecision,
     AccessRequest,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kernel.manifest import PluginManifest
     from kernel.ports import GuestRuntime, KvStore
     from kernel.settings import Settings
     from sandbox.hostcalls import EventSchemas
     from sandbox.runtime import LogSink
 
-__all__ = ["open_runtime"]
+__all__ = ["inspect_component", "open_runtime"]
 
 
 def open_runtime(
@@ -33,3 +34,20 @@ def open_runtime(
 
     services = HostServices(kv=kv, egress=Egress(settings.http_private_allow), event_schema=event_schema)
     return SandboxRuntime(settings, settings.home / "artifacts", services, log)
+
+
+def inspect_component(component: bytes, manifest: PluginManifest) -> list[str]:
+    """What is wrong with a component, as far as its imports tell; empty if nothing is.
+
+    The marketplace's validator asks this (entry point ``keelstone.component_inspector``), so that what
+    could never run is refused when it is published.
+    """
+    from sandbox.binary import imports_of
+    from sandbox.contract import check_imports
+    from sandbox.errors import SandboxError
+
+    try:
+        check_imports(imports_of(component), manifest)
+    except SandboxError as error:
+        return [str(error)]
+    return []

@@ -71,11 +71,11 @@ def _later(served: Served, shell: Shell, page: Path) -> int:
     second.write_text(heading + after)
     done = shell.follow(first)
     _newer_email_guard(served)
-    return done + shell.follow(second)
+    return len(done + shell.follow(second))
 
 
 def _as_it_is(served: Served, shell: Shell, page: Path) -> int:
-    return shell.follow(page)
+    return len(shell.follow(page))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,15 @@ def test_a_how_to_page_does_what_it_says(
         assert follow(served, shell, ROOT / "docs" / "how-to" / f"{name}.md") > 5
 
 
+def test_the_readmes_example_works(tmp_path: Path, programs: Path) -> None:
+    with serve(tmp_path / "platform") as served, _reader(served, programs) as shell:
+        activate = shell.folder / ".venv" / "bin" / "activate"
+        activate.parent.mkdir(parents=True)
+        activate.touch()
+        done = shell.follow(ROOT / "README.md", without={"make run", "make test"})
+        assert len(done) == 3
+
+
 def test_an_extension_is_written_installed_and_used(tmp_path: Path, programs: Path) -> None:
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KEELSTONE_")}
@@ -106,7 +115,7 @@ def test_an_extension_is_written_installed_and_used(tmp_path: Path, programs: Pa
     folder = tmp_path / "work"
     folder.mkdir()
     with Shell(folder, environment, {ADDRESS: f"127.0.0.1:{port}"}) as shell:
-        assert shell.follow(ROOT / "docs" / "how-to" / "write-an-extension.md") > 5
+        assert len(shell.follow(ROOT / "docs" / "how-to" / "write-an-extension.md")) > 5
 
 
 def test_make_says_what_there_is() -> None:

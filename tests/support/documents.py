@@ -14,12 +14,25 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SHELLS = ("console", "bash", "sh", "shell")
+RUN_BY = {
+    "README.md": "tests/e2e/test_docs.py",
+    "docs/how-to/administer-a-tenant.md": "tests/e2e/test_docs.py",
+    "docs/how-to/integrate.md": "tests/e2e/test_docs.py",
+    "docs/how-to/operate-plugins.md": "tests/e2e/test_docs.py",
+    "docs/how-to/run-on-postgresql.md": "tests/connected/test_documents.py",
+    "docs/how-to/troubleshoot.md": "tests/e2e/test_docs.py",
+    "docs/how-to/write-a-python-guest.md": "tests/e2e/test_tutorial.py",
+    "docs/how-to/write-an-extension.md": "tests/e2e/test_docs.py",
+    "docs/tutorials/your-first-plugin.md": "tests/e2e/test_tutorial.py",
+}
+"""Which test does what a page with commands says. The README's `make run` and `make test` are done by
+``.ci/run``, which starts the one and is inside the other."""
 _FENCE = re.compile(r"^(?P<mark>`{3,})(?P<info>[^`\n]*)\n(?P<text>.*?)^(?P=mark)\s*$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"<!--\s*file:\s*(?P<path>[^\s]+)\s*-->\s*\Z")
 
@@ -50,7 +63,8 @@ class Block:
     def commands(self) -> Iterator[Command]:
         """Its commands, in order."""
         if self.language != "console":
-            yield Command(self.text.strip())
+            # A failure on any line ends the shell, and with it the test.
+            yield Command(f"set -e\n{self.text.strip()}\nset +e")
             return
         typed: list[str] = []
         shown: list[str] = []
@@ -153,9 +167,12 @@ class Shell:
         output, _, code = text.rpartition(f"\n{mark}")
         return int(code), output
 
-    def follow(self, page: Path) -> int:
-        """Do everything that the page says, in order; how many commands that were. Asserts what it shows."""
-        done = 0
+    def follow(self, page: Path, *, without: Container[str] = ()) -> list[str]:
+        """Do everything that the page says, in order, but the commands in ``without``; what each put out.
+
+        Asserts that each ends well and shows what the page shows.
+        """
+        done = []
         for block in blocks(page):
             if block.file is not None:
                 target = self.folder / block.file
@@ -163,12 +180,14 @@ class Shell:
                 target.write_text(block.text, encoding="utf-8")
             elif block.is_shell:
                 for command in block.commands():
+                    if block.text.strip() in without:
+                        continue
                     code, output = self.run(command.text)
                     where = f"{block.page}:{block.line}: {command.text}"
                     assert code == 0, f"{where}\nended with {code}:\n{output}"
                     missing = first_missing(command.expected, output)
                     assert missing is None, f"{where}\ndoes not show {missing!r} (in this order) in:\n{output}"
-                    done += 1
+                    done.append(output)
         return done
 
 

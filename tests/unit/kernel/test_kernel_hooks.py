@@ -23,8 +23,10 @@ from kernel.errors import (
 )
 from kernel.events import NewEvent
 from kernel.explain import describe
-from kernel.hooks import Dispatcher, GuestAnswer, Implementation, save_effects
+from kernel.hooks import Dispatcher
 from kernel.hookspecs import HOOKS, hook_spec, hookimpl
+from kernel.implementations import Implementation
+from kernel.outcomes import GuestAnswer, save_effects
 from kernel.payloads import AccessDecision, AccessRequest, EventView, Reject, UserDraft
 from kernel.ports import ActivationRecord, Effects
 from kernel.resilience import Breaker
@@ -493,9 +495,6 @@ class FakeGuests:
             return await call(payload, context, grants, settings)
 
         return manifest, bound
-
-    def hooks_of(self, plugin, version):
-        return self.found[plugin, version][0]
 
 
 def answering(name: str, effects: Effects | None = None):

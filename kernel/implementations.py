@@ -1,0 +1,183 @@
+"""Who implements a hook: registration through pluggy, and the ready tuples from which calls are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import pluggy
+
+from kernel.activation import Activations, ActivationSet
+from kernel.context import Context
+from kernel.errors import PluginFailed
+from kernel.hookspecs import PROJECT, HookSpec, HookSpecs, hook_spec
+from kernel.manifest import HookUse, PluginManifest
+from kernel.ordering import order_plugins
+from kernel.resilience import Breaker
+
+
+class Implementation:
+    """One plugin's function for one hook, as one tenant reaches it."""
+
+    __slots__ = ("active", "breaker", "call", "limit", "manifest", "plugin", "seconds", "version")
+
+    def __init__(
+        self, manifest: PluginManifest, call: Callable[[Any, Context], Any], seconds: float, breaker: Breaker | None
+    ) -> None:
+        self.manifest = manifest
+        self.plugin = manifest.id
+        self.version = manifest.version
+        self.call = call
+        self.seconds = seconds
+        self.breaker = breaker
+        self.limit = manifest.limits.concurrency if manifest.kind == "guest" else 1_000
+        self.active = 0
+
+
+class GuestBinder(Protocol):
+    """Makes a callable that runs a guest's hook (the dispatcher's only sight of the sandbox).
+
+    The callable answers like a built-in's would; effects are left in ``GuestAnswer``.
+    """
+
+    def bind(
+        self, plugin: str, version: str, spec: HookSpec, grants: frozenset[str], settings: Any
+    ) -> tuple[PluginManifest, Callable[[Any, Context], Any]] | None:
+        """Manifest and callable, or None if the release is not installed on this platform."""
+        ...
+
+
+class HookRegistry:
+    """The implementations there are, and for each (tenant, hook) those that are on, in calling order."""
+
+    def __init__(
+        self,
+        activations: Activations,
+        guests: GuestBinder | None,
+        specs: Mapping[str, HookSpec],
+        breaker: Callable[[], Breaker],
+    ) -> None:
+        self._activations = activations
+        self._guests = guests
+        self._specs = specs
+        self._new_breaker = breaker
+        self._breakers: dict[tuple[str, str, str, str], Breaker] = {}
+        self._manifests: dict[str, PluginManifest] = {}
+        self._pluggy = pluggy.PluginManager(PROJECT)
+        self._pluggy.add_hookspecs(HookSpecs)
+
+    # ------------------------------------------------------------------ boot
+
+    def register(self, plugin: object, manifest: PluginManifest) -> None:
+        """Add a built-in plugin or extension. Raises PluginFailed if a signature is wrong."""
+        try:
+            self._pluggy.register(plugin, name=manifest.id)
+            self._pluggy.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginFailed(
+                f"{manifest.id} does not fit the hook specifications: {error}",
+                plugin=manifest.id,
+                fix="Compare the implementation's name and arguments with kernel/hookspecs.py.",
+            ) from error
+        self._manifests[manifest.id] = manifest
+
+    def contribute(self, hook: str) -> list[tuple[PluginManifest, Any]]:
+        """What each built-in and extension contributes, in order; an exception stops the boot."""
+        found: list[tuple[PluginManifest, Any]] = []
+        for manifest, function, names in self._in_process(hook):
+            try:
+                contributed = function(*[_no_argument(n) for n in names])
+            except Exception as error:
+                raise PluginFailed(
+                    f"{manifest.id} could not contribute: {type(error).__name__}: {error}",
+                    plugin=manifest.id,
+                    hook=hook,
+                ) from error
+            if contributed is None:
+                continue
+            items = contributed if isinstance(contributed, (list, tuple)) else [contributed]
+            found.extend((manifest, item) for item in items)
+        return found
+
+    @property
+    def manifests(self) -> dict[str, PluginManifest]:
+        """Manifests of the registered built-ins and extensions, by id."""
+        return dict(self._manifests)
+
+    # ------------------------------------------------------------------ ready tuples
+
+    def ready(self, tenant: str, hook: str) -> tuple[Implementation, ...]:
+        """The implementations of ``hook`` that are on for ``tenant``, in calling order."""
+        return self.ready_in(self._activations.current.of(tenant), tenant, hook)
+
+    def ready_in(self, active: ActivationSet, tenant: str, hook: str) -> tuple[Implementation, ...]:
+        """Like :meth:`ready`, in a given set: a call in flight keeps the one it began with."""
+        # The default set serves many tenants, so its tuples carry the tenant in their key.
+        key = hook if active.activations else f"{tenant}\n{hook}"
+        found = active.ready.get(key)
+        if found is None:
+            found = self._build(active, tenant, self._specs.get(hook) or hook_spec(hook))
+            active.ready[key] = found
+        return found
+
+    def _build(self, active: ActivationSet, tenant: str, spec: HookSpec) -> tuple[Implementation, ...]:
+        candidates: dict[str, Implementation] = {}
+        uses: dict[str, HookUse] = {}
+        seconds = spec.deadline_ms / 1000
+        for manifest, function, names in self._in_process(spec.name):
+            if manifest.kind == "extension" and active.get(manifest.id) is None:
+                continue
+            call = _adapt(function, names)
+            candidates[manifest.id] = self._implementation(manifest, call, seconds, tenant, spec)
+            uses[manifest.id] = manifest.hooks.get(spec.name, HookUse())
+        for item in active.activations:
+            if item.plugin in self._manifests or self._guests is None:
+                continue
+            bound = self._guests.bind(item.plugin, item.version, spec, item.grants, item.settings)
+            if bound is None:
+                continue
+            manifest, call = bound
+            if spec.name not in manifest.hooks:
+                continue
+            # A guest ends by its own limits; the margin lets its clearer error through first.
+            limit = min(seconds, manifest.limits.time_ms / 1000 + 0.5)
+            candidates[manifest.id] = self._implementation(manifest, call, limit, tenant, spec)
+            uses[manifest.id] = manifest.hooks[spec.name]
+        return tuple(candidates[plugin] for plugin in order_plugins(uses, spec.name))
+
+    def _implementation(
+        self, manifest: PluginManifest, call: Callable[[Any, Context], Any], seconds: float, tenant: str, spec: HookSpec
+    ) -> Implementation:
+        key = (manifest.id, manifest.version, tenant, spec.name)
+        return Implementation(manifest, call, seconds, self._breakers.get(key))
+
+    def _in_process(self, hook: str) -> Iterable[tuple[PluginManifest, Callable[..., Any], Sequence[str]]]:
+        caller = getattr(self._pluggy.hook, hook)
+        found = {impl.plugin_name: impl for impl in caller.get_hookimpls()}
+        uses = {name: self._manifests[name].hooks.get(hook, HookUse()) for name in found}
+        for name in order_plugins(uses, hook):
+            yield self._manifests[name], found[name].function, found[name].argnames
+
+    def breaker_of(self, impl: Implementation, tenant: str, hook: str) -> Breaker:
+        """The breaker of an implementation that has failed for a tenant, made at its first failure."""
+        if impl.breaker is None:
+            key = (impl.plugin, impl.version, tenant, hook)
+            impl.breaker = self._breakers.setdefault(key, self._new_breaker())
+        return impl.breaker
+
+
+def _adapt(function: Callable[..., Any], names: Sequence[str]) -> Callable[[Any, Context], Any]:
+    wanted = tuple(names)
+    if wanted == ("payload", "context"):
+        return function
+    if wanted == ("payload",):
+        return lambda payload, context: function(payload)
+    if wanted == ("context",):
+        return lambda payload, context: function(context)
+    if not wanted:
+        return lambda payload, context: function()
+    return lambda payload, context: function(**{"payload": payload, "context": context})
+
+
+def _no_argument(name: str) -> Any:
+    raise PluginFailed(f"contribute hooks take no arguments; found {name!r}")

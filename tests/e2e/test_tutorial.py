@@ -1,0 +1,62 @@
+"""The tutorial and the page on Python guests, done word for word: real compilers, sandbox and platform."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import plugin_sdk
+from plugin_sdk.toolchain import Toolchains, ToolchainUnavailable
+from tests.support.documents import ROOT, Shell, blocks
+from tests.support.served import serve
+
+pytestmark = [
+    pytest.mark.toolchain,
+    pytest.mark.skipif(shutil.which("curl") is None, reason="the documents' commands need curl"),
+]
+TUTORIAL = ROOT / "docs" / "tutorials" / "your-first-plugin.md"
+PYTHON_GUEST = ROOT / "docs" / "how-to" / "write-a-python-guest.md"
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A reader's shell beside a platform that serves."""
+    program = tmp_path / "bin" / "keelstone"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m api.cli "$@"\n')
+    program.chmod(0o755)
+    tools = Toolchains()
+    with serve(tmp_path / "platform", KEELSTONE_TOOLCHAINS=str(tools.folder)) as served:
+        environment = {**served.environment, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+        folder = tmp_path / "work"
+        folder.mkdir()
+        with Shell(folder, environment, {"127.0.0.1:8700": served.url.partition("://")[2]}) as reader:
+            yield reader
+
+
+def test_the_tutorial_works_word_for_word(shell: Shell) -> None:
+    try:
+        Toolchains().assemblyscript()
+    except ToolchainUnavailable as reason:
+        pytest.skip(str(reason))
+    done = shell.follow(TUTORIAL)
+    assert any('"name":"Ann Lee"' in output for output in done), "the plugin did not tidy the name"
+
+
+def test_the_tutorial_shows_what_the_scaffold_makes() -> None:
+    scaffold = Path(plugin_sdk.__file__).parent / "scaffolds" / "assemblyscript" / "assembly" / "index.ts.tmpl"
+    (shown,) = [block.text for block in blocks(TUTORIAL) if block.language == "typescript"]
+    assert shown.strip() in scaffold.read_text()
+
+
+def test_a_python_guest_is_made_as_the_page_says(shell: Shell) -> None:
+    try:
+        Toolchains().componentize_py()
+    except ToolchainUnavailable as reason:
+        pytest.skip(str(reason))
+    assert len(shell.follow(PYTHON_GUEST)) == 1
