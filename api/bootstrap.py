@@ -27,12 +27,11 @@ from kernel.adapters.sql import SqlDatabase, open_database
 from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
 from kernel.context import new_id, system_context
 from kernel.discovery import COMPONENT_INSPECTOR, GUEST_RUNTIME, HeldBack, choose, find_plugins, load_entry_point
-from kernel.errors import ConfigurationError, KeelstoneError
+from kernel.errors import ConfigurationError
 from kernel.events import Event, EventTypes
 from kernel.guests import Guests
 from kernel.hooks import Dispatcher
 from kernel.implementations import Implementation
-from kernel.manifest import PluginManifest
 from kernel.outcomes import save_effects
 from kernel.permissions import Permission, declared_permissions
 from kernel.ports import (

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import cast
 
+from kernel.discovery import COMPONENT_INSPECTOR, entry_points
 from kernel.settings import Settings
 from marketplace.connect import max_package_bytes, registry_folder
 from marketplace.registry import Registry
 from marketplace.validator import ComponentInspector
 from plugin_sdk.terminal import err
-
-INSPECTORS = "keelstone.component_inspector"
-"""Entry-point group by which a package offers a ``validator.ComponentInspector``."""
 
 
 def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces: bool) -> None:
@@ -37,7 +34,7 @@ def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces:
 
 def find_inspector() -> ComponentInspector | None:
     """The installed component inspector, or None if no package offers one."""
-    for entry in entry_points(group=INSPECTORS):
+    for entry in entry_points(COMPONENT_INSPECTOR):
         return cast(ComponentInspector, entry.load())
     return None
 

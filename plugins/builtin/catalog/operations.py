@@ -173,7 +173,11 @@ class Operations:
             capabilities=tuple(manifest.capabilities.asked()),
             hosts=http.hosts if http else (),
         )
-        decision = (await self._hooks.decide("plugin_installing", asked, context)).payload
+        outcome = await self._hooks.decide("plugin_installing", asked, context)
+        if outcome.effects:
+            async with self._database.write(context.tenant, context) as transaction:
+                await outcome.save(transaction)
+        decision = outcome.payload
         if decision is not None and not decision.allow:
             raise Forbidden(decision.reason, plugin=manifest.id, hook="plugin_installing")
 

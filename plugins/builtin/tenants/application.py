@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -10,6 +11,9 @@ from plugin_sdk import ConcurrencyConflict, Context, Dispatcher, NotFound, Tenan
 from plugin_sdk.services import Database, Transaction
 from plugins.builtin.tenants import domain
 from plugins.builtin.tenants.domain import Overview, Tenant
+
+
+logger = logging.getLogger(__name__)
 
 
 class TenantRepository(Protocol):
@@ -61,6 +65,13 @@ class Tenants:
         async with self._database.write(tenant.id, context) as transaction:
             await self._repository.add(transaction, tenant)
             transaction.emit(tenant.stream, event, expected_version=0)
+        if outcome.effects:
+            # They belong to the tenant in which the hook ran, so they can't share the new tenant's commit.
+            try:
+                async with self._database.write(context.tenant, context) as transaction:
+                    await outcome.save(transaction)
+            except ConcurrencyConflict:
+                logger.warning("a plugin's state moved while %s was provisioned; its writes are lost", tenant.id)
         return tenant
 
     async def configure(
