@@ -12,7 +12,6 @@ from plugin_sdk.services import Database, Transaction
 from plugins.builtin.tenants import domain
 from plugins.builtin.tenants.domain import Overview, Tenant
 
-
 logger = logging.getLogger(__name__)
 
 
