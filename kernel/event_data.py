@@ -32,8 +32,13 @@ class EventData:
                 )
             validator = self._validator(kind)
             data: Any = event.data if type(event.data) is dict else dict(event.data)
-            if not validator.is_valid(data):
-                error = next(iter(validator.iter_errors(data)))
+            try:
+                error = None if validator.is_valid(data) else next(iter(validator.iter_errors(data)))
+            except ValueError as cause:
+                raise ValidationFailed(
+                    f"The data of an event of type {event.type} is not JSON.", expected="JSON values", found=str(cause)
+                ) from cause
+            if error is not None:
                 place = "/".join(("data", *map(str, error.instance_path)))
                 raise ValidationFailed(
                     f"An event of type {event.type} for stream {stream} does not fit the type's schema.",

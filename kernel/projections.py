@@ -15,7 +15,7 @@ from typing import Any
 
 from kernel.consumers import EventHandler
 from kernel.context import new_id, system_context, use_context
-from kernel.errors import Conflict
+from kernel.errors import Conflict, NotFound
 from kernel.events import Event, matches
 from kernel.ports import ALL_TENANTS, Database, EventStore, Leases, ProjectionStore, Transaction
 
@@ -88,9 +88,11 @@ class Projections:
     async def rebuild(self, name: str, *, batch: int = 500) -> int:
         """Build a projection anew from all events; how many were applied.
 
-        Live events go on meanwhile. Raises Conflict if somebody else is rebuilding it.
+        Live events go on meanwhile. Raises NotFound, or Conflict if somebody else is rebuilding it.
         """
-        projection = self._projections[name]
+        projection = self._projections.get(name)
+        if projection is None:
+            raise NotFound(f"There is no projection {name!r}.", expected=", ".join(self.names()) or "none", found=name)
         holder = new_id()
         lease = f"rebuild:{name}"
         if not await self._leases.acquire(lease, holder, LEASE_SECONDS):

@@ -169,7 +169,7 @@ def _open_postgres(url: URL, pool_size: int) -> Engines:
     return Engines("postgresql", admin, admin, admin)
 
 
-async def runtime_engines(engines: Engines, *, pool_size: int = 16) -> Engines:
+async def runtime_engines(engines: Engines, *, pool_size: int = 10) -> Engines:
     """On PostgreSQL: engines whose role row-level security binds. Raises ConfigurationError if none can be had."""
     if engines.dialect != "postgresql":
         return engines
@@ -186,9 +186,9 @@ async def runtime_engines(engines: Engines, *, pool_size: int = 16) -> Engines:
         server_settings["role"] = APP_ROLE
     runtime = create_async_engine(
         engines.admin.url,
+        # Each consumer may hold a transaction and read beside it: leave room, or they wait for each other.
         pool_size=pool_size,
-        max_overflow=8,
-        pool_pre_ping=False,
+        max_overflow=3 * pool_size,
         connect_args={"server_settings": server_settings},
         **_CODEC,
     )

@@ -15,7 +15,7 @@ from kernel.adapters.sql.log import Append
 from kernel.adapters.sql.schema import events as table
 from kernel.adapters.sql.transactions import event_metadata, translate
 from kernel.context import current_context
-from kernel.errors import ConcurrencyConflict
+from kernel.errors import BackendUnavailable, ConcurrencyConflict
 from kernel.events import GENESIS_HASH, Event, NewEvent, event_hash
 from kernel.ports import ALL_TENANTS
 
@@ -56,10 +56,8 @@ class SqlEventStore:
         if not events:
             return []
         self._database.check_events(stream, events)
-        metadata = event_metadata(current_context())
-        waiting = _Waiting(
-            Append(tenant, stream, events, expected_version, metadata), asyncio.get_running_loop().create_future()
-        )
+        append = Append.prepare(tenant, stream, events, expected_version, event_metadata(current_context()))
+        waiting = _Waiting(append, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if self._writer is None:
             self._writer = asyncio.create_task(self._drain(), name="keelstone-group-commit")
@@ -94,23 +92,19 @@ class SqlEventStore:
             async with self._database.write(ALL_TENANTS) as transaction:
                 outcomes = await self._database.log.append(transaction.connection, [w.append for w in group])
                 transaction.after_commit(self._database.events_committed)
-        except ConcurrencyConflict as error:
-            # Somebody's event id is taken, or another process won a stream: find out whose, one by one.
-            if len(group) == 1:
-                _fail(group[0], error)
-                return
-            for waiting in group:
-                await self._commit_group([waiting])
-        except StatementError as error:
-            for waiting in group:
-                _fail(waiting, translate(error, ALL_TENANTS))
         except asyncio.CancelledError:
             for waiting in group:
                 waiting.future.cancel()
             raise
         except Exception as error:
+            cause = translate(error, ALL_TENANTS) if isinstance(error, StatementError) else error
+            if len(group) == 1 or isinstance(cause, BackendUnavailable):
+                for waiting in group:
+                    _fail(waiting, cause)
+                return
+            # An event's id is taken, another process won a stream, ...: find out whose it is, one by one.
             for waiting in group:
-                _fail(waiting, error)
+                await self._commit_group([waiting])
         else:
             for waiting, outcome in zip(group, outcomes, strict=True):
                 if isinstance(outcome, ConcurrencyConflict):

@@ -19,19 +19,70 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kernel.errors import ConcurrencyConflict
+from kernel.errors import ConcurrencyConflict, ValidationFailed
 from kernel.events import GENESIS_HASH, Event, NewEvent, canonical_json, event_hash
+
+MAX_EVENT_BYTES = 1024 * 1024
+"""Most bytes of one event's data: every bus must be able to carry it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Events of one caller for the end of one stream."""
+    """Events of one caller for the end of one stream, ready to be written.
+
+    ``documents`` are the canonical JSON of each event's data and metadata.
+    """
 
     tenant: str
     stream: str
     events: Sequence[NewEvent]
     expected_version: int | None
     metadata: Mapping[str, Any]
+    documents: Sequence[tuple[bytes, Mapping[str, Any], bytes]]
+
+    @classmethod
+    def prepare(
+        cls,
+        tenant: str,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: int | None,
+        metadata: Mapping[str, Any],
+    ) -> Append:
+        """Check what needs no database, so that one caller's mistake never reaches a group commit.
+
+        Raises ValidationFailed for data that is not JSON or too large, or names out of bounds.
+        """
+        if not 0 < len(stream) <= 255 or "\0" in stream:
+            raise ValidationFailed(
+                "A stream's name is out of bounds.", expected="1 to 255 characters", found=stream[:80]
+            )
+        plain = canonical_json(metadata)
+        documents: list[tuple[bytes, Mapping[str, Any], bytes]] = []
+        for event in events:
+            if not 0 < len(event.id) <= 64 or not 0 < len(event.type) <= 255:
+                raise ValidationFailed(
+                    "An event's id or type is out of bounds.",
+                    expected="an id of 1 to 64 characters, a type of 1 to 255",
+                    found=f"{event.id[:80]}, {event.type[:80]}",
+                )
+            try:
+                data = canonical_json(event.data)
+                # What the platform knows wins over what the emitter claims.
+                full: Mapping[str, Any] = {**event.metadata, **metadata} if event.metadata else metadata
+                documents.append((data, full, canonical_json(full) if event.metadata else plain))
+            except TypeError as error:
+                raise ValidationFailed(
+                    f"The data of an event of type {event.type} is not JSON.", expected="JSON values", found=str(error)
+                ) from error
+            if len(data) > MAX_EVENT_BYTES:
+                raise ValidationFailed(
+                    f"The data of an event of type {event.type} is too large.",
+                    expected=f"at most {MAX_EVENT_BYTES} bytes",
+                    found=f"{len(data)} bytes",
+                    fix="Store it elsewhere and name it in the event.",
+                )
+        return cls(tenant, stream, events, expected_version, metadata, documents)
 
 
 @dataclass(slots=True)
@@ -99,8 +150,8 @@ class EventLog:
                 continue
             made: list[Event] = []
             head.xid = max(head.xid, own_xid)
-            for new in append.events:
-                event, data, metadata = _chain(append, new, head, positions[len(rows)], now)
+            for new, (data, metadata, metadata_bytes) in zip(append.events, append.documents, strict=True):
+                event = _chain(append, new, head, positions[len(rows)], now, data, metadata, metadata_bytes)
                 made.append(event)
                 rows.append(
                     (
@@ -111,8 +162,8 @@ class EventLog:
                         event.id,
                         event.type,
                         stamp,
-                        data,
-                        metadata,
+                        data.decode(),
+                        metadata_bytes.decode(),
                         event.prev_hash,
                         event.hash,
                         head.xid,
@@ -169,13 +220,20 @@ class EventLog:
             ) from error
 
 
-def _chain(append: Append, new: NewEvent, head: _Head, position: int, now: datetime) -> tuple[Event, str, str]:
-    # What the platform knows wins over what the emitter claims.
-    metadata = {**new.metadata, **append.metadata} if new.metadata else append.metadata
-    data_bytes, metadata_bytes = canonical_json(new.data), canonical_json(metadata)
-    version = head.version + 1
-    digest = event_hash(head.hash, append.tenant, append.stream, version, new.id, new.type, data_bytes, metadata_bytes)
-    event = Event(
+def _chain(
+    append: Append,
+    new: NewEvent,
+    head: _Head,
+    position: int,
+    now: datetime,
+    data: bytes,
+    metadata: Mapping[str, Any],
+    metadata_bytes: bytes,
+) -> Event:
+    version, previous = head.version + 1, head.hash
+    head.version = version
+    head.hash = event_hash(previous, append.tenant, append.stream, version, new.id, new.type, data, metadata_bytes)
+    return Event(
         id=new.id,
         type=new.type,
         tenant=append.tenant,
@@ -185,11 +243,9 @@ def _chain(append: Append, new: NewEvent, head: _Head, position: int, now: datet
         time=now,
         data=new.data,
         metadata=metadata,
-        prev_hash=head.hash,
-        hash=digest,
+        prev_hash=previous,
+        hash=head.hash,
     )
-    head.version, head.hash = version, digest
-    return event, data_bytes.decode(), metadata_bytes.decode()
 
 
 def _conflict(append: Append, found: int) -> ConcurrencyConflict:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.adapters.sql.guard import check_statement
@@ -118,7 +119,8 @@ class SqlTransaction(AbstractAsyncContextManager["SqlTransaction"]):
                 found=tenant,
             )
         self._database.check_events(stream, events)
-        self._appends.append(Append(owner, stream, events, expected_version, event_metadata(self._context)))
+        metadata = event_metadata(self._context)
+        self._appends.append(Append.prepare(owner, stream, events, expected_version, metadata))
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once committed; what it raises is logged."""
@@ -135,7 +137,7 @@ class SqlTransaction(AbstractAsyncContextManager["SqlTransaction"]):
             await self._database.begin(self._opened, self.scope, writable=self._writable)
         except BaseException as error:
             await self._release()
-            if isinstance(error, (DBAPIError, OSError, TimeoutError)):
+            if isinstance(error, (DBAPIError, OSError, TimeoutError, PoolTimeout)):
                 raise self._database.unavailable(error) from error
             raise
         return self

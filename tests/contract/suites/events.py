@@ -86,6 +86,21 @@ class EventStoreSuite:
             assert [e.version for e in events] == list(range(1, 11))
             assert await store.verify_stream("acme", stream) is None
 
+    async def test_what_can_not_be_stored_is_refused_before_it_meets_the_others(self, database: SqlDatabase) -> None:
+        store = database.events
+        bad = [
+            store.append("acme", "s", [NewEvent("demo.left", {"when": object()})]),
+            store.append("acme", "s", [NewEvent("demo.left", {"text": "\ud800"})]),
+            store.append("acme", "s", [NewEvent("demo.left", {"big": "x" * 1_100_000})]),
+            store.append("acme", "", [NewEvent("demo.left", {})]),
+            store.append("acme", "s" * 256, [NewEvent("demo.left", {})]),
+            store.append("acme", "s", [NewEvent("demo.left", {}, id="i" * 65)]),
+        ]
+        good = [store.append("acme", "s", [NewEvent("demo.left", {"n": n})]) for n in range(5)]
+        results = await asyncio.gather(*bad, *good, return_exceptions=True)
+        assert [type(result) for result in results[:6]] == [ValidationFailed] * 6
+        assert [event.version for event in await store.read_stream("acme", "s")] == [1, 2, 3, 4, 5]
+
     async def test_concurrent_callers_share_commits(self, database: SqlDatabase) -> None:
         commits = []
         stop = database.on_events(lambda: commits.append(1))

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Integer, MetaData, String, insert, select, update
 
 from kernel.adapters.sql import SqlDatabase
 from kernel.consumers import ConsumerRunner, RetryPolicy
-from kernel.errors import Conflict
+from kernel.errors import Conflict, NotFound
 from kernel.events import Event, NewEvent
 from kernel.ports import ALL_TENANTS, Transaction
 from kernel.projections import Projection, Projections
@@ -172,3 +172,5 @@ class ProjectionsSuite:
         assert await database.leases.acquire("rebuild:counts", "somebody else", 60)
         with pytest.raises(Conflict, match="already"):
             await projections.rebuild("counts")
+        with pytest.raises(NotFound):
+            await projections.rebuild("unknown")
