@@ -1,4 +1,7 @@
-"""What the kernel needs from the outside. Adapters and other packages implement these Protocols."""
+"""What the kernel needs from the outside. Adapters and other packages implement these Protocols.
+
+One page on purpose, though long: whoever writes an adapter or a fake finds every port in one place.
+"""
 
 from __future__ import annotations
 
@@ -108,9 +111,13 @@ class KvValue:
 class KvStore(Protocol):
     """Guests' durable state, private to (tenant, plugin)."""
 
-    async def get(self, tenant: str, plugin: str, key: str) -> KvValue | None: ...
+    async def get(self, tenant: str, plugin: str, key: str) -> KvValue | None:
+        """The value and its version, or None."""
+        ...
 
-    async def list_keys(self, tenant: str, plugin: str, prefix: str, limit: int) -> list[str]: ...
+    async def list_keys(self, tenant: str, plugin: str, prefix: str, limit: int) -> list[str]:
+        """Keys that begin with ``prefix``, in order, at most ``limit``."""
+        ...
 
     async def usage(self, tenant: str, plugin: str) -> tuple[int, int]:
         """Keys and bytes in use."""
@@ -128,11 +135,17 @@ class KvStore(Protocol):
 class BlobStore(Protocol):
     """Content-addressed bytes; keys are SHA-256 hex digests."""
 
-    async def put(self, data: bytes) -> str: ...
+    async def put(self, data: bytes) -> str:
+        """Keep the bytes (once, however often they come); their digest."""
+        ...
 
-    async def get(self, digest: str) -> bytes | None: ...
+    async def get(self, digest: str) -> bytes | None:
+        """The bytes, or None."""
+        ...
 
-    async def delete(self, digest: str) -> None: ...
+    async def delete(self, digest: str) -> None:
+        """Let the bytes go, if they are there."""
+        ...
 
 
 class KeyProvider(Protocol):
@@ -165,15 +178,21 @@ BusHandler = Callable[[BusMessage], Awaitable[None]]
 class Subscription(Protocol):
     """A running consumer; close it to stop."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Stop; the message in hand is finished or comes again."""
+        ...
 
 
 class Bus(Protocol):
     """The shared bus. At least once, in order per key."""
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        """Connect. Raises BackendUnavailable."""
+        ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Let go of the bus."""
+        ...
 
     async def publish(self, messages: Sequence[BusMessage]) -> None:
         """Hand over messages; returns when the bus has them durably. Raises BackendUnavailable."""
@@ -256,7 +275,9 @@ class Checkpoints(Protocol):
         """The cursor, (0, 0) for a new reader."""
         ...
 
-    async def save(self, name: str, cursor: tuple[int, int]) -> None: ...
+    async def save(self, name: str, cursor: tuple[int, int]) -> None:
+        """Note how far the reader has come."""
+        ...
 
 
 class Leases(Protocol):
@@ -282,7 +303,9 @@ class ProjectionStore(Protocol):
         """Empty tables of the same columns, by the live tables' names. What an earlier try left goes."""
         ...
 
-    async def drop_shadows(self, tables: Sequence[Any]) -> None: ...
+    async def drop_shadows(self, tables: Sequence[Any]) -> None:
+        """Take the shadow tables away again."""
+        ...
 
     def scoped(self, transaction: Transaction, tenant: str) -> Transaction:
         """The same transaction, in one tenant's scope."""
@@ -384,7 +407,9 @@ class GuestRuntime(Protocol):
         """Delete the compiled artifact."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End calls under way and let go of the engine."""
+        ...
 
 
 # ---------------------------------------------------------------------------------- activation
@@ -404,9 +429,13 @@ class ActivationRecord:
 class ActivationSource(Protocol):
     """Where activations are stored (the plugin ``catalog``)."""
 
-    async def load_all(self) -> list[ActivationRecord]: ...
+    async def load_all(self) -> list[ActivationRecord]:
+        """What is on, for every tenant."""
+        ...
 
-    async def load_tenant(self, tenant: str) -> list[ActivationRecord]: ...
+    async def load_tenant(self, tenant: str) -> list[ActivationRecord]:
+        """What is on for one tenant."""
+        ...
 
     async def load_guest(self, plugin: str, version: str) -> GuestRelease | None:
         """The installed release, or None."""

@@ -88,7 +88,9 @@ class Services:
 class PermissionCatalogue(Protocol):
     """Every permission that the running plugins introduce (the platform itself)."""
 
-    def permissions(self) -> Sequence[Permission]: ...
+    def permissions(self) -> Sequence[Permission]:
+        """All of them."""
+        ...
 
 
 class Authenticator(Protocol):
@@ -171,7 +173,9 @@ class UserDirectory(Protocol):
         """Register a person through the hooks. Raises Rejected, Conflict, ValidationFailed."""
         ...
 
-    async def find(self, tenant: str, user: str) -> UserRecord | None: ...
+    async def find(self, tenant: str, user: str) -> UserRecord | None:
+        """A person of the tenant, or None."""
+        ...
 
 
 class TenantDirectory(Protocol):
@@ -181,7 +185,9 @@ class TenantDirectory(Protocol):
         """Make a tenant through the hooks. Raises Conflict if the id is taken."""
         ...
 
-    async def exists(self, tenant: str) -> bool: ...
+    async def exists(self, tenant: str) -> bool:
+        """Whether there is such a tenant."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +225,9 @@ class VerifiedPackage:
 class Marketplace(Protocol):
     """The marketplace as the platform uses it: nothing comes back unverified."""
 
-    async def search(self, query: str, limit: int = 20) -> list[MarketplaceEntry]: ...
+    async def search(self, query: str, limit: int = 20) -> list[MarketplaceEntry]:
+        """Plugins that fit the words, best first."""
+        ...
 
     async def info(self, plugin: str) -> MarketplaceEntry:
         """One plugin. Raises NotFound."""

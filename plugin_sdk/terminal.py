@@ -74,7 +74,9 @@ class PlatformConnection(Protocol):
         used (default: the operator's). Raises RemoteError."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the platform."""
+        ...
 
 
 class CommandTree:
