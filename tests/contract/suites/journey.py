@@ -38,7 +38,7 @@ class Process:
     async def _handle(self, event: Event, transaction: Transaction) -> None:
         row = {"id": event.id, "email": f"{event.stream}-{event.version}@x.example"}
         await transaction.execute(insert(people), row)
-        self.handled.append(event)
+        transaction.after_commit(lambda: self.handled.append(event))
 
     async def _hear(self, message: BusMessage) -> None:
         self.heard.append(from_cloudevent(orjson.loads(message.value)).id)
