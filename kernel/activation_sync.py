@@ -65,7 +65,6 @@ class ActivationSync:
 
         Raises the sandbox's error or PluginUnavailable if it can't be.
         """
-        self.register_types(manifest)
         if not self._runtime.prepared(digest):
             component = await self._blobs.get(digest)
             if component is None:
@@ -76,12 +75,13 @@ class ActivationSync:
                     fix="Set KEELSTONE_BLOB_URL to a folder that all processes share, or install the plugin again.",
                 )
             await self._runtime.prepare(digest, component, manifest)
+        self.register_types(manifest)
         self._guests.add(GuestRelease(manifest, digest))
 
     def register_types(self, manifest: PluginManifest) -> None:
         """Register the event types that a manifest declares. Raises SchemaIncompatible."""
-        for declared in manifest.events.declares:
-            self._types.register(EventType(declared.type, manifest.id, declared.summary, declared.data))
+        declared = manifest.events.declares
+        self._types.register(*(EventType(d.type, manifest.id, d.summary, d.data) for d in declared))
 
     async def forget(self, manifest: PluginManifest, digest: str, *, keep_artifact: bool = False) -> None:
         """Take a release away once no call of it is under way."""

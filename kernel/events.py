@@ -166,12 +166,16 @@ class EventTypes:
         for item in types:
             self.register(item)
 
-    def register(self, item: EventType) -> None:
-        """Add or grow a type. Raises SchemaIncompatible (other owner, or a breaking change).
+    def register(self, *items: EventType) -> None:
+        """Add or grow types, all or none. Raises SchemaIncompatible (other owner, or a breaking change).
 
         A schema that the present one has grown from is taken too and changes nothing: several
         versions of a plugin may run side by side, and an older one may come back by a rollback.
         """
+        grown = [item for item in items if self._grows(item)]
+        self._types.update((item.name, item) for item in grown)
+
+    def _grows(self, item: EventType) -> bool:
         present = self._types.get(item.name)
         if present is not None:
             if present.owner != item.owner:
@@ -181,17 +185,17 @@ class EventTypes:
                     fix="Emit a type of your own.",
                 )
             if present.schema == item.schema:
-                return
+                return False
             broken = breaking_changes(present.schema, item.schema)
             if broken and not breaking_changes(item.schema, present.schema):
-                return
+                return False
             if broken:
                 raise SchemaIncompatible(
                     f"The new schema of {item.name} would break its readers: {'; '.join(broken)}.",
                     plugin=item.owner,
                     fix="Add optional fields instead, or declare a new event type.",
                 )
-        self._types[item.name] = item
+        return True
 
     def get(self, name: str) -> EventType | None:
         """The type of that name, or None."""

@@ -8,7 +8,7 @@ armed only for an implementation that really suspends (see ``resilience.finish_w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import CoroutineType
 from typing import Any, TypeVar, cast
 
@@ -71,6 +71,11 @@ class Dispatcher:
     def ready(self, tenant: str, hook: str) -> tuple[Implementation, ...]:
         """The implementations of ``hook`` that are on for ``tenant``, in calling order."""
         return self._registry.ready(tenant, hook)
+
+    def check_order(self, active: Iterable[PluginManifest]) -> None:
+        """Raise Conflict if the built-ins and these guests and extensions, on together, contradict each
+        other's ``before`` and ``after``. Asked before a plugin is switched on, so that no call meets it."""
+        self._registry.check_order(active)
 
     async def filter(self, hook: str, payload: P, context: Context) -> Outcome[P]:
         """Let each implementation change ``payload`` or refuse it, in order.

@@ -120,6 +120,13 @@ class HookRegistry:
             active.ready[key] = found
         return found
 
+    def check_order(self, active: Iterable[PluginManifest]) -> None:
+        """Raise Conflict if the built-ins and these guests and extensions, on together, contradict
+        each other's ``before`` and ``after``."""
+        on = {m.id: m for m in active} | {m.id: m for m in self._manifests.values() if m.kind == "builtin"}
+        for hook in self._specs:
+            order_plugins({id: m.hooks[hook] for id, m in on.items() if hook in m.hooks}, hook)
+
     def _build(self, active: ActivationSet, tenant: str, spec: HookSpec) -> tuple[Implementation, ...]:
         candidates: dict[str, Implementation] = {}
         uses: dict[str, HookUse] = {}

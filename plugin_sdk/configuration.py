@@ -12,10 +12,12 @@ from typing import Any
 from jsonschema_rs import Draft202012Validator, RegexOptions
 
 from kernel.errors import ValidationFailed
+from kernel.plain import check_plain
 
 
 def settle(schema: Mapping[str, Any] | None, given: Mapping[str, Any], *, plugin: str, tenant: str) -> dict[str, Any]:
     """``given`` with the schema's defaults. Raises ValidationFailed with every problem."""
+    check_plain(given, f"The settings of {plugin}")
     if schema is None:
         if given:
             raise ValidationFailed(

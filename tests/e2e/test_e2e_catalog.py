@@ -85,8 +85,8 @@ async def test_an_impossible_requirement_is_explained_and_nothing_is_installed(s
         ({"plugin": "no/such"}, 404, "not-found"),
         ({"plugin": "keelstone/users", "version": "^99"}, 409, "resolution"),
         ({"plugin": "no/such", "version": "newest"}, 404, "not-found"),
-        ({"plugin": ""}, 404, "not-found"),
-        ({"plugin": "../../etc/passwd"}, 404, "not-found"),
+        ({"plugin": ""}, 422, "validation"),
+        ({"plugin": "../../etc/passwd"}, 422, "validation"),
         ({"plugin": "NO/Such\u0000"}, 422, "validation"),
         ({"version": "1"}, 422, "validation"),
         ({"plugin": "a/b1", "force": True}, 422, "validation"),
@@ -124,7 +124,8 @@ async def test_an_install_that_fails_leaves_no_trace(stage: Stage):
     await stage.publish(
         guest(),
         "trace/top",
-        more='[requires.plugins]\n"trace/base" = "^1"\n[[events.declares]]\ntype = "user.created"\nsummary = "Not theirs."\n',
+        more='[requires.plugins]\n"trace/base" = "^1"\n'
+        '[[events.declares]]\ntype = "user.created"\nsummary = "Not theirs."\n',
     )
     files = stored(stage)
     problem = await operator.problem(409, "POST", INSTALL, json={"plugin": "trace/top"})
@@ -221,7 +222,13 @@ SCHEMA_FOR_ANYTHING = '{"type": "object", "properties": {"word": {}, "words": {"
 
 @pytest.mark.parametrize(
     "text",
-    ['{"word": "\\ud800"}', '{"word": 18446744073709551617}', '{"word": NaN}', '{"words": {"\\u0000": 1}}', '{"word": 1e999}'],
+    [
+        '{"word": "\\ud800"}',
+        '{"word": 18446744073709551617}',
+        '{"word": NaN}',
+        '{"words": {"\\u0000": 1}}',
+        '{"word": 1e999}',
+    ],
 )
 async def test_settings_that_could_not_be_read_again_never_reach_the_store(stage: Stage, text):
     operator, admin = await stage.client("platform"), await stage.client("acme")
@@ -263,7 +270,7 @@ async def test_built_in_plugins_are_neither_activated_nor_uninstalled(stage: Sta
 
 async def test_plugins_whose_order_contradicts_itself_are_not_both_switched_on(stage: Stage):
     for one, other in (("order/aa", "order/bb"), ("order/bb", "order/aa")):
-        await stage.install(guest(), one, hook=f"user_creating]\nbefore = [\"{other}\"]\n\n[hooks.user_updating")
+        await stage.install(guest(), one, hook=f'user_creating]\nbefore = ["{other}"]\n\n[hooks.user_updating')
     admin = await stage.client("acme")
     await admin.ok("PUT", activation("acme", "order/aa"), json={})
     problem = await admin.problem(409, "PUT", activation("acme", "order/bb"), json={})
@@ -297,9 +304,7 @@ async def test_an_upgrade_moves_who_follows_leaves_the_pinned_and_a_rollback_goe
     await globex.ok("PUT", f"{activation('globex', 'up/guard')}/pin", json={"pinned": True})
     await stage.publish(renamed("Two"), "up/guard", "2.0.0", more=KV)
     moves = await operator.ok("POST", f"{PLUGINS}/up/guard/upgrade", json={})
-    assert moves == [
-        {"tenant": "acme", "before": "1.0.0", "after": "2.0.0", "error": None, "needs_consent": ["kv"]}
-    ]
+    assert moves == [{"tenant": "acme", "before": "1.0.0", "after": "2.0.0", "error": None, "needs_consent": ["kv"]}]
     assert await names(stage, range(1)) == {"acme": "Two", "globex": "One"}
     acme = await stage.client("acme")
     now = await acme.ok("GET", activation("acme", "up/guard"))
@@ -316,32 +321,28 @@ async def test_an_upgrade_moves_who_follows_leaves_the_pinned_and_a_rollback_goe
         await (await stage.client(tenant)).ok("DELETE", activation(tenant, "up/guard"))
 
 
-async def test_an_upgrade_under_load_fails_no_call(stage: Stage):
+async def test_an_upgrade_and_a_rollback_under_load_fail_no_call(stage: Stage):
     operator, acme = await stage.client("platform"), await stage.client("acme")
-    await stage.install(guest(), "load/guard", "1.0.0")
+    await stage.install(guest({}), "load/guard", "1.0.0")
     await stage.activate("acme", "load/guard")
-    await stage.publish(guest(kv=("k", "v")), "load/guard", "1.1.0", more=KV)
-    await acme.ok("GET", activation("acme", "load/guard"))
+    await stage.publish(guest({"payload": None}), "load/guard", "1.1.0")
     done = asyncio.Event()
 
     async def call(worker: int) -> list[int]:
-        statuses = []
-        number = 0
-        while not done.is_set() or number < 5:
-            number += 1
-            body = {"email": f"w{worker}n{number}@load.example", "name": "Ada"}
+        statuses: list[int] = []
+        while not done.is_set() or len(statuses) < 5:
+            body = {"email": f"w{worker}n{len(statuses)}@load.example", "name": "Ada"}
             statuses.append((await acme.post("/api/v1/users", json=body)).status_code)
         return statuses
 
     workers = [asyncio.create_task(call(n)) for n in range(4)]
-    await operator.ok("POST", f"{PLUGINS}/load/guard/upgrade", json={})
-    await acme.ok("PUT", f"{activation('acme', 'load/guard')}/grants", json={"kv": True})
-    await operator.ok("POST", f"{PLUGINS}/load/guard/rollback")
-    done.set()
+    try:
+        await operator.ok("POST", f"{PLUGINS}/load/guard/upgrade", json={})
+        await operator.ok("POST", f"{PLUGINS}/load/guard/rollback")
+    finally:
+        done.set()
     results = await asyncio.gather(*workers)
-    # Between the upgrade and the grant the guest is refused its new capability: that is its own failure.
-    assert {s for statuses in results for s in statuses} <= {201, 503}
-    assert all(statuses[-1] == 201 for statuses in results)
+    assert {status for statuses in results for status in statuses} == {201}
     await acme.ok("DELETE", activation("acme", "load/guard"))
 
 

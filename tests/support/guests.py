@@ -127,8 +127,17 @@ CAPABILITIES = {
 
 
 def signed(
-    folder: Path, key: SigningKey, component: bytes, plugin: str, version: str = "1.0.0", **manifest: str
+    folder: Path,
+    key: SigningKey,
+    component: bytes,
+    plugin: str,
+    version: str = "1.0.0",
+    schema: str | None = None,
+    **manifest: str,
 ) -> SignedPackage:
-    """The signed package of a plugin with this component; ``manifest`` is passed to ``write_plugin``."""
+    """The signed package of a plugin with this component; ``manifest`` is passed to ``write_plugin``,
+    ``schema`` replaces its settings' schema."""
     home = write_plugin(folder / f"{plugin.replace('/', '-')}-{version}", plugin, version, **manifest)
+    if schema is not None:
+        (home / "settings.schema.json").write_text(schema)
     return make_signed(home, key, component)

@@ -133,12 +133,13 @@ class TenantPlugins:
     ) -> Activation:
         """Switch a plugin on for the tenant in hand, or to another version.
 
-        Raises NotFound, ConsentRequired, ValidationFailed (settings), LifecycleError.
+        Raises NotFound, ConsentRequired, ValidationFailed (settings), LifecycleError, Conflict (its
+        place among the tenant's other plugins contradicts itself).
         """
         release = await self.find(plugin, version)
         manifest = release.manifest
         _refuse_builtin(manifest)
-        decisions = dict(decisions or {})
+        decisions = {} if decisions is None else decisions
         await self._make_ready(release)
         async with self._database.write(context.tenant, context) as transaction:
             present = await self._repository.activation(transaction, plugin)
@@ -146,6 +147,8 @@ class TenantPlugins:
             given = settings if settings is not None else (present.settings if present else {})
             settled = settle(release.settings_schema, given, plugin=plugin, tenant=context.tenant)
             switched = domain.switch(present, plugin, manifest.version, context.tenant)
+            await self._check_still_there(transaction, manifest)
+            await check_order(self._hooks, self._repository, transaction, manifest)
             after = self._stamp(context, replace(switched, grants=granted, denied=denied, settings=settled))
             await self._repository.put_activation(transaction, after)
             self._emit(transaction, plugin, *_activation_events(present, after))
@@ -234,6 +237,12 @@ class TenantPlugins:
         await self._control.refresh(context.tenant)
         return after
 
+    async def _check_still_there(self, transaction: Transaction, manifest: PluginManifest) -> None:
+        if manifest.kind == "guest":
+            found = await self._repository.release(transaction, manifest.id, manifest.version)
+            if found is None or found.state is not ReleaseState.INSTALLED:
+                raise NotFound(f"{manifest.id} {manifest.version} was uninstalled meanwhile.", plugin=manifest.id)
+
     async def _make_ready(self, release: Release) -> None:
         if release.manifest.kind == "guest":
             await self._control.prepare(release.manifest, release.component)
@@ -243,6 +252,19 @@ class TenantPlugins:
 
     def _emit(self, transaction: Transaction, plugin: str, *events: NewEvent) -> None:
         transaction.emit(f"activation:{plugin}", *events)
+
+
+async def check_order(
+    hooks: Dispatcher, repository: CatalogRepository, transaction: Transaction, manifest: PluginManifest
+) -> None:
+    """Raise Conflict if ``manifest`` and what runs in the transaction's tenant contradict each other's order."""
+    on = [manifest]
+    for other in await repository.activations(transaction):
+        if other.running and other.plugin != manifest.id:
+            release = await repository.release(transaction, other.plugin, other.version)
+            known = release.manifest if release else hooks.manifests.get(other.plugin)
+            on += [known] if known else []
+    hooks.check_order(on)
 
 
 def in_process_release(manifest: PluginManifest) -> Release:
@@ -288,4 +310,4 @@ def _activation_events(before: Activation | None, after: Activation) -> Sequence
     return [*events, NewEvent("plugin.activated", {"plugin": after.plugin, "version": after.version})]
 
 
-__all__ = ["ActivationState", "CatalogRepository", "TenantPlugins", "in_process_release", "utc_now"]
+__all__ = ["ActivationState", "CatalogRepository", "TenantPlugins", "check_order", "in_process_release", "utc_now"]

@@ -118,6 +118,13 @@ def decide(
     Raises ConsentRequired if something asked for is undecided, ValidationFailed if something is
     decided that was never asked for.
     """
+    if not isinstance(decisions, Mapping) or not all(isinstance(yes, bool) for yes in decisions.values()):
+        raise ValidationFailed(
+            "Grants are a yes or no for each capability.",
+            plugin=manifest.id,
+            expected='an object such as {"kv": true, "http": false}',
+            found=str(decisions)[:200],
+        )
     asked = set(manifest.capabilities.asked())
     foreign = sorted(set(decisions) - asked)
     if foreign:

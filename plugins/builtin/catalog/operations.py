@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,10 +34,11 @@ from plugin_sdk.services import (
     Database,
     KvStore,
     Marketplace,
+    Transaction,
     VerifiedPackage,
 )
 from plugins.builtin.catalog import domain
-from plugins.builtin.catalog.application import CatalogRepository, in_process_release, utc_now
+from plugins.builtin.catalog.application import CatalogRepository, check_order, in_process_release, utc_now
 from plugins.builtin.catalog.domain import Activation, Release
 
 DataFate = Literal["retain", "purge", "export"]
@@ -86,6 +88,8 @@ class Operations:
         self._kv = kv
         self._marketplace = marketplace
         self._now = now
+        # Two operators' installs at once would undo each other's files when one fails.
+        self._one_at_a_time = asyncio.Lock()
 
     # ------------------------------------------------------------------ install
 
@@ -123,37 +127,47 @@ class Operations:
 
         Raises NotFound, ResolutionConflict, VerificationFailed, Forbidden (policy), SandboxError.
         """
-        plan = await self.plan(plugin, wanted)
-        releases = [await self._fetch(context, manifest) for manifest in plan]
-        # Everything has been verified and compiled by now: what is left is one commit.
-        if releases:
-            async with self._database.write(ALL_TENANTS, context) as transaction:
-                for release in releases:
-                    await self._repository.put_release(transaction, release)
-                    data = {
-                        "plugin": release.manifest.id,
-                        "version": release.manifest.version,
-                        "digest": release.digest,
-                    }
-                    event = NewEvent("plugin.installed", data)
-                    transaction.emit(f"release:{release.manifest.id}", event, tenant=PLATFORM_TENANT)
+        async with self._one_at_a_time:
+            releases = await self._install(context, await self.plan(plugin, wanted))
         if not any(r.manifest.id == plugin for r in releases):
             present = [r for r in await self._present() if r.manifest.id == plugin]
             fitting = [r for r in present if r.manifest.semver in parse_range(wanted)]
             return [*releases, fitting[-1]]
         return releases
 
-    async def _fetch(self, context: Context, manifest: PluginManifest) -> Release:
-        package = await self._marketplace().fetch(manifest.id, manifest.version)
-        await self._check_policy(context, package)
-        component = await self._blobs.put(package.component)
-        await self._control.prepare(package.manifest, component)
-        state = next_release_state(ReleaseState.UPLOADED, "verify", plugin=manifest.id)
+    async def _install(self, context: Context, plan: list[PluginManifest]) -> list[Release]:
+        releases: list[Release] = []
+        try:
+            for manifest in plan:
+                package = await self._marketplace().fetch(manifest.id, manifest.version)
+                await self._check_policy(context, package)
+                releases.append(self._release(context, package, await self._blobs.put(package.component)))
+                await self._control.prepare(package.manifest, releases[-1].component)
+            # Everything has been verified and compiled by now: what is left is one commit.
+            if releases:
+                async with self._database.write(ALL_TENANTS, context) as transaction:
+                    for release in releases:
+                        await self._repository.put_release(transaction, release)
+                        data = {
+                            "plugin": release.manifest.id,
+                            "version": release.manifest.version,
+                            "digest": release.digest,
+                        }
+                        event = NewEvent("plugin.installed", data)
+                        transaction.emit(f"release:{release.manifest.id}", event, tenant=PLATFORM_TENANT)
+        except BaseException:
+            for release in releases:
+                await self._forget(release)
+            raise
+        return releases
+
+    def _release(self, context: Context, package: VerifiedPackage, component: str) -> Release:
+        state = next_release_state(ReleaseState.UPLOADED, "verify", plugin=package.manifest.id)
         return Release(
             manifest=package.manifest,
             digest=package.digest,
             component=component,
-            state=next_release_state(state, "install", plugin=manifest.id),
+            state=next_release_state(state, "install", plugin=package.manifest.id),
             settings_schema=package.settings_schema,
             readme=package.readme,
             changelog=package.changelog,
@@ -223,6 +237,7 @@ class Operations:
                 if present is None or not present.running or present.version != seen.version:
                     return Move(tenant, seen.version, seen.version, "it was changed meanwhile")
                 after = domain.move(present, target.manifest)
+                await check_order(self._hooks, self._repository, transaction, target.manifest)
                 settled = settle(target.settings_schema, present.settings, plugin=plugin, tenant=tenant)
                 after = replace(after, settings=settled, changed_at=self._now(), changed_by=context.principal.id)
                 await self._repository.put_activation(transaction, after)
@@ -243,24 +258,31 @@ class Operations:
         ``data`` says what becomes of the guests' stored state and the tenants' settings when the last
         version goes: kept for a later install, deleted, or handed back and deleted.
         """
+        async with self._one_at_a_time:
+            return await self._uninstall(context, plugin, version, data)
+
+    async def _uninstall(self, context: Context, plugin: str, version: str | None, data: DataFate) -> Removal:
         stored = [r for r in await self._present() if r.manifest.id == plugin and r.manifest.kind == "guest"]
         leaving = [r for r in stored if version is None or r.manifest.semver == parse_version(version)]
         if not leaving:
             raise NotFound(f"{plugin} {version or ''}".strip() + " is not installed on this platform.", plugin=plugin)
         last = len(leaving) == len(stored)
-        await self._check_unused(plugin, leaving, last)
+        async with self._database.read(ALL_TENANTS) as transaction:
+            await self._check_unused(transaction, plugin, leaving, last)
         exported = await self._export(plugin) if data == "export" and last else None
         purge = last and data != "retain"
         async with self._database.write(ALL_TENANTS, context) as transaction:
+            # Again, for somebody may have switched it on since.
+            await self._check_unused(transaction, plugin, leaving, last)
             for release in leaving:
                 next_release_state(release.state, "uninstall", plugin=plugin)
-                if purge:
-                    await self._repository.delete_release(transaction, plugin, release.manifest.version)
-                else:
+                if not purge:
                     await self._repository.put_release(transaction, replace(release, state=ReleaseState.UNINSTALLED))
                 gone = NewEvent("plugin.uninstalled", {"plugin": plugin, "version": release.manifest.version})
                 transaction.emit(f"release:{plugin}", gone, tenant=PLATFORM_TENANT)
             if purge:
+                for known in await self._repository.releases(transaction, plugin):
+                    await self._repository.delete_release(transaction, plugin, known.manifest.version)
                 await self._repository.delete_activations(transaction, plugin, None)
                 await self._kv.purge(transaction, plugin)
         for release in leaving:
@@ -275,14 +297,17 @@ class Operations:
         if not others:
             await self._blobs.delete(release.component)
 
-    async def _check_unused(self, plugin: str, leaving: list[Release], last: bool) -> None:
+    async def _check_unused(self, transaction: Transaction, plugin: str, leaving: list[Release], last: bool) -> None:
         running: dict[str, int] = {}
-        for _, activation in await self._running(plugin):
+        for _, activation in await self._repository.all_activations(transaction, plugin):
+            if not activation.running:
+                continue
             running[activation.version] = running.get(activation.version, 0) + 1
         dependants = []
         if last:
-            present = await self._present()
-            dependants = [r.manifest.id for r in present if plugin in r.manifest.requires.plugins]
+            stored = [r for r in await self._repository.releases(transaction) if r.state is ReleaseState.INSTALLED]
+            manifests = [*(r.manifest for r in stored), *self._hooks.manifests.values()]
+            dependants = sorted({m.id for m in manifests if plugin in m.requires.plugins and m.id != plugin})
         for release in leaving:
             domain.check_uninstallable(plugin, release.manifest.version, running, dependants)
 

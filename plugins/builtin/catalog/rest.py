@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 
-from plugin_sdk import Context
+from plugin_sdk import Context, Text
 from plugin_sdk.web import requires
 from plugins.builtin.catalog.application import TenantPlugins
 from plugins.builtin.catalog.domain import Activation
@@ -24,8 +24,8 @@ class InstallIn(BaseModel):
     """What to install; ``version`` is a range, the newest fitting release is taken."""
 
     model_config = ConfigDict(extra="forbid")
-    plugin: str
-    version: str = "*"
+    plugin: Text
+    version: Text = "*"
     dry_run: bool = False
 
 
