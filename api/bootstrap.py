@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ from kernel.events import Event, EventTypes
 from kernel.guests import Guests
 from kernel.hooks import Dispatcher
 from kernel.implementations import Implementation
+from kernel.manifest import PluginManifest
 from kernel.outcomes import save_effects
 from kernel.permissions import Permission, declared_permissions
 from kernel.ports import (
@@ -139,6 +140,8 @@ class Platform:
         except TimeoutError:
             left = ", ".join(sorted(task.get_name() for task in asyncio.all_tasks() if not task.done()))
             logger.error("the platform did not stop within %.0f s; still running: %s", seconds, left)
+        except Exception:
+            logger.exception("something did not stop cleanly; the rest did")
 
     async def check(self) -> dict[str, Any]:
         """Readiness: each check with its result."""
@@ -213,7 +216,7 @@ def bootstrap(settings: Settings) -> Platform:
         hooks.register(start(PluginContext(found.manifest, settings, services, hooks)), found.manifest)
         sync.register_types(found.manifest)
 
-    handlers = [handler for _, handler in hooks.contribute("contribute_event_handlers")]
+    handlers = [_for_tenants(activations, m, h) for m, h in hooks.contribute("contribute_event_handlers")]
     projections = Projections(
         database,
         database.events,
@@ -267,6 +270,18 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
     client = open_client(settings, registry)
     closing.append(client.close)
     return registry, app, client
+
+
+def _for_tenants(activations: Activations, manifest: PluginManifest, handler: EventHandler) -> EventHandler:
+    """An extension's handler gets the events of tenants that have it on; a built-in's gets all."""
+    if manifest.kind != "extension":
+        return handler
+
+    async def handle(event: Event, transaction: Transaction) -> None:
+        if activations.current.of(event.tenant).get(manifest.id) is not None:
+            await handler.handle(event, transaction)
+
+    return replace(handler, handle=handle)
 
 
 def _observers(hooks: Dispatcher, kv: KvStore, event: Event) -> list[EventHandler]:

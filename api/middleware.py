@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import structlog
+from starlette.exceptions import HTTPException
 
-from api.problems import BodyTooLarge, problem_response
+from api.problems import BadRequest, BodyTooLarge, problem_response
 from kernel.context import ANONYMOUS, Context, new_id, use_context
 from kernel.errors import DeadlineExceeded, KeelstoneError
 from kernel.permissions import acting_tenant
@@ -33,6 +34,7 @@ _SAFE_HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 UPLOADS = "/marketplace/"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 log = structlog.get_logger("keelstone.http")
 
 
@@ -73,6 +75,7 @@ class RequestRoom:
         context = Context("", ANONYMOUS, correlation, time.monotonic() + self._timeout)
         scope["keelstone.context"] = context
         try:
+            _check_text(scope)
             context = await self._identify(scope, headers, context)
             scope["keelstone.context"] = context
             limited = self._limited(scope, headers, receive)
@@ -95,12 +98,11 @@ class RequestRoom:
         finally:
             seconds = time.perf_counter() - began
             route = _template(scope)
-            self._telemetry.request(scope["method"], route, status, seconds)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._telemetry.request(method, route, status, seconds)
             if status >= 500 or seconds > 1.0:
                 with use_context(context):
-                    log.warning(
-                        "request", method=scope["method"], route=route, status=status, seconds=round(seconds, 3)
-                    )
+                    log.warning("request", method=method, route=route, status=status, seconds=round(seconds, 3))
 
     async def _identify(
         self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes], context: Context
@@ -132,10 +134,16 @@ class RequestRoom:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                raise _too_large(limit, seen)
+                # Not an error of ours: FastAPI would call it a body that can't be parsed.
+                raise HTTPException(413, f"The request's body is too large: {seen} bytes or more, at most {limit}.")
             return message
 
         return counted
+
+
+def _check_text(scope: MutableMapping[str, Any]) -> None:
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        raise BadRequest("The address holds a NUL character.", expected="text without NUL", found="%00")
 
 
 def _template(scope: MutableMapping[str, Any]) -> str:

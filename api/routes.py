@@ -14,8 +14,12 @@ from kernel.context import Context
 from kernel.errors import NotFound
 from kernel.events import Event
 from kernel.explain import describe
+from kernel.plain import Text
 from kernel.ports import ALL_TENANTS, DeadLetter
 from plugin_sdk.web import MAX_PAGE, requires
+
+MAX_POSITION = 2**63 - 1
+"""The largest position that a database can hold."""
 
 
 class EventOut(BaseModel):
@@ -61,8 +65,8 @@ class DeadLetterOut(BaseModel):
 class RetryIn(BaseModel):
     """The sequence to release."""
 
-    consumer: str
-    stream: str
+    consumer: Text
+    stream: Text
 
 
 def event_out(event: Event) -> EventOut:
@@ -108,7 +112,7 @@ def platform_router(platform: Platform) -> APIRouter:
     @router.get("/events", tags=["events"], summary="Events of the tenant")
     async def list_events(
         context: Annotated[Context, requires("events:read")],
-        after: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[int, Query(ge=0, le=MAX_POSITION)] = 0,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
         type: Annotated[list[str] | None, Query()] = None,
         stream: Annotated[str | None, Query(max_length=255)] = None,

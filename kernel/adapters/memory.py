@@ -8,6 +8,7 @@ groups that come later, ``retain`` of them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -100,7 +101,9 @@ class _Listener:
                 _log.exception("A listener failed on message %s.", message.id)
 
     async def close(self) -> None:
-        self._forget(self)
+        # Twice does no harm: a closing bus closes its listeners before their owner does.
+        with contextlib.suppress(ValueError):
+            self._forget(self)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
