@@ -71,8 +71,10 @@ class KeelstoneError(Exception):
         where = [f"{n} {v}" for n in ("plugin", "hook", "tenant", "file") if (v := getattr(self, n))]
         if where:
             parts.append(f"({', '.join(where)})")
-        if self.expected is not None or self.found is not None:
-            parts.append(f"Expected {self.expected}; found {self.found}.")
+        facts = [f"{n} {v}" for n in ("expected", "found") if (v := getattr(self, n)) is not None]
+        if facts:
+            sentence = "; ".join(facts)
+            parts.append(f"{sentence[0].upper()}{sentence[1:]}.")
         if self.fix:
             parts.append(self.fix)
         return " ".join(parts)

@@ -1,0 +1,9 @@
+"""The plugins' tables on SQLite."""
+
+from __future__ import annotations
+
+from tests.contract.suites.plugins import PluginTablesSuite
+
+
+class TestPluginTables(PluginTablesSuite):
+    pass
