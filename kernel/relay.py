@@ -101,7 +101,7 @@ class Relay:
                     if not self.leading:
                         self._cursor = self._saved = await self._checkpoints.load(self._name)
                         self._settling = None
-                        _log.info("This process relays events, from %s.", self._cursor)
+                        _log.debug("This process relays events, from %s.", self._cursor)
                     self._leading_until = began + self._lease
                     self._news.set()
                 else:
