@@ -26,8 +26,8 @@ from kernel.adapters.otlp import open_otlp
 from kernel.adapters.sql import SqlDatabase, open_database
 from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
 from kernel.context import new_id, system_context
-from kernel.discovery import COMPONENT_INSPECTOR, GUEST_RUNTIME, HeldBack, choose, find_plugins, load_entry_point
-from kernel.errors import ConfigurationError
+from kernel.discovery import COMPONENT_INSPECTOR, GUEST_RUNTIME, Found, HeldBack, choose, find_plugins, load_entry_point
+from kernel.errors import ConfigurationError, KeelstoneError, PluginFailed
 from kernel.events import Event, EventTypes
 from kernel.guests import Guests
 from kernel.hooks import Dispatcher
@@ -212,8 +212,7 @@ def bootstrap(settings: Settings) -> Platform:
 
     chosen, held_back = choose(find_plugins(), settings.plugins_disabled)
     for found in chosen:
-        start = found.load()
-        hooks.register(start(PluginContext(found.manifest, settings, services, hooks)), found.manifest)
+        hooks.register(_started(found, PluginContext(found.manifest, settings, services, hooks)), found.manifest)
         sync.register_types(found.manifest)
 
     handlers = [_for_tenants(activations, m, h) for m, h in hooks.contribute("contribute_event_handlers")]
@@ -270,6 +269,20 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
     client = open_client(settings, registry)
     closing.append(client.close)
     return registry, app, client
+
+
+def _started(found: Found, context: PluginContext) -> Any:
+    try:
+        return found.load()(context)
+    except KeelstoneError:
+        raise
+    except Exception as error:
+        raise PluginFailed(
+            f"{found.manifest.id} does not start: {type(error).__name__}: {error}",
+            plugin=found.manifest.id,
+            file=str(found.folder),
+            fix=f"Mend it, or leave it out with KEELSTONE_PLUGINS_DISABLED={found.manifest.id}.",
+        ) from error
 
 
 def _for_tenants(activations: Activations, manifest: PluginManifest, handler: EventHandler) -> EventHandler:

@@ -15,6 +15,8 @@ from kernel.hookspecs import HookSpec
 from kernel.implementations import HookRegistry, Implementation
 from kernel.resilience import finish_within
 
+TOO_LARGE = 413
+"""Status of an error that is about the payload: it is the caller's to mend, so it is passed on as it is."""
 _INFINITE = float("inf")
 
 
@@ -113,11 +115,7 @@ class GuardedCalls:
             if impl.breaker is not None:
                 impl.breaker.success(era)
             return _placed(error, impl, spec, context)
-        # The caller's own deadline or a full sandbox says nothing about the plugin's health.
-        blameless = isinstance(error, BulkheadFull) or (
-            isinstance(error, DeadlineExceeded) and context.remaining() <= 0
-        )
-        if blameless:
+        if _blameless(error, context):
             if impl.breaker is not None:
                 impl.breaker.abandon(era)
         else:
@@ -131,6 +129,14 @@ class GuardedCalls:
             tenant=context.tenant,
             fix="See the plugin's log; other plugins and tenants are not affected.",
         )
+
+
+def _blameless(error: BaseException, context: Context) -> bool:
+    """A full sandbox, the caller's own deadline or too large a payload say nothing about the plugin's health."""
+    if not isinstance(error, KeelstoneError):
+        return False
+    late = error.status == DeadlineExceeded.status and context.remaining() <= 0
+    return late or isinstance(error, BulkheadFull) or error.status == TOO_LARGE
 
 
 def _placed(error: KeelstoneError, impl: Implementation, spec: HookSpec, context: Context) -> KeelstoneError:

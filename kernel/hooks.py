@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel
 
 from kernel.activation import Activations
-from kernel.calls import GuardedCalls
+from kernel.calls import TOO_LARGE, GuardedCalls
 from kernel.context import Context
 from kernel.errors import KeelstoneError, PluginFailed, PluginUnavailable, Rejected
 from kernel.explain import DispatchTrace, Step, TraceLog
@@ -110,6 +110,8 @@ class Dispatcher:
                     raise
                 except KeelstoneError as error:
                     steps.append(_step(impl, "failed", began, before, None, error))
+                    if error.status == TOO_LARGE:
+                        raise
                     if spec.on_failure == "fail_closed":
                         raise _unavailable(impl, hook, context.tenant, error) from error
                     continue
@@ -155,6 +157,8 @@ class Dispatcher:
                         raise _nonsense(impl, hook, spec.result.__name__, value)
                 except KeelstoneError as error:
                     steps.append(_step(impl, "failed", began, None, None, error))
+                    if error.status == TOO_LARGE:
+                        raise
                     if spec.on_failure == "fail_closed":
                         raise _unavailable(impl, hook, context.tenant, error) from error
                     continue
@@ -228,6 +232,6 @@ def _unavailable(impl: Implementation, hook: str, tenant: str, error: KeelstoneE
         tenant=tenant,
         expected=error.expected,
         found=error.found,
-        fix=error.fix or "Try again, or have an admin or operator switch the plugin off.",
+        fix=" ".join(filter(None, ("Try again, or have an admin or operator switch the plugin off.", error.fix))),
         extra={"cause": error.code},
     )

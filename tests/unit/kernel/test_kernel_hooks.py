@@ -15,6 +15,7 @@ from kernel.errors import (
     ConcurrencyConflict,
     Conflict,
     DeadlineExceeded,
+    KeelstoneError,
     NotFound,
     PluginFailed,
     PluginUnavailable,
@@ -678,3 +679,33 @@ def test_every_hook_has_a_sentence_and_guests_may_implement_all_but_contribution
         assert hook_spec(name) is spec
         if spec.for_guests:
             assert spec.payload is not None
+
+
+class TooLarge(KeelstoneError):
+    """As the sandbox says it of a payload."""
+
+    code, status, title = "test-too-large", 413, "Too large"
+
+
+async def test_too_large_a_payload_is_the_callers_to_mend_and_rests_nobody(bench: Bench):
+    @bench.plugin("acme/aa")
+    def aa(payload):
+        raise TooLarge("The payload is too large.")
+
+    for _ in range(5):
+        with pytest.raises(TooLarge) as caught:
+            await bench.filter()
+        assert (caught.value.plugin, caught.value.hook, caught.value.tenant) == ("acme/aa", "user_creating", "acme")
+    assert bench.hooks.ready("acme", "user_creating")[0].breaker is None
+
+
+def test_an_order_is_checked_before_a_plugin_is_switched_on(bench: Bench):
+    bench.hooks.register(object(), make_manifest("acme/ext", kind="extension", hooks={"user_creating": {}}))
+    bench.hooks.register(
+        object(), make_manifest("keelstone/zz", kind="builtin", hooks={"user_creating": {"before": ["acme/guest"]}})
+    )
+    fits = make_manifest("acme/guest", hooks={"user_creating": {"before": ["acme/ext"]}})
+    contradicts = make_manifest("acme/guest", hooks={"user_creating": {"before": ["keelstone/zz"]}})
+    bench.hooks.check_order([fits])
+    with pytest.raises(Conflict, match="acme/guest, keelstone/zz"):
+        bench.hooks.check_order([contradicts])
