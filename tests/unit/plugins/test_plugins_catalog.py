@@ -136,7 +136,7 @@ def test_defaults_are_filled_in_falsy_ones_too_and_not_shared():
     assert first == {"limit": 0, "words": []}
     first["words"].append("x")
     assert settle(SCHEMA, {}, plugin="p/p1", tenant="acme")["words"] == []
-    assert settle(SCHEMA, {"limit": None} if False else {"limit": 5}, plugin="p/p1", tenant="acme")["limit"] == 5
+    assert settle(SCHEMA, {"limit": 5}, plugin="p/p1", tenant="acme")["limit"] == 5
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_password_is_long_enough_and_not_too_long(length, good):
         assert domain.check_password("x" * length)
     else:
         with pytest.raises(ValidationFailed) as caught:
-            domain.check_password("s3cret" * length)
+            domain.check_password(("s3cret" * 40)[:length])
         assert "s3cret" not in str(caught.value)
 
 
