@@ -15,7 +15,6 @@ from kernel.errors import (
     ConcurrencyConflict,
     Conflict,
     DeadlineExceeded,
-    KeelstoneError,
     NotFound,
     PluginFailed,
     PluginUnavailable,
@@ -32,6 +31,7 @@ from kernel.payloads import AccessDecision, AccessRequest, EventView, Reject, Us
 from kernel.ports import ActivationRecord, Effects
 from kernel.resilience import Breaker
 from plugin_sdk.testing import FakeKv, FakeTransaction
+from sandbox.errors import GuestInputTooLarge
 from tests.support.manifests import make_manifest
 
 DRAFT = UserDraft(email="ada@example.com", name="Ada")
@@ -681,19 +681,13 @@ def test_every_hook_has_a_sentence_and_guests_may_implement_all_but_contribution
             assert spec.payload is not None
 
 
-class TooLarge(KeelstoneError):
-    """As the sandbox says it of a payload."""
-
-    code, status, title = "test-too-large", 413, "Too large"
-
-
 async def test_too_large_a_payload_is_the_callers_to_mend_and_rests_nobody(bench: Bench):
     @bench.plugin("acme/aa")
     def aa(payload):
-        raise TooLarge("The payload is too large.")
+        raise GuestInputTooLarge("The payload is too large.")
 
     for _ in range(5):
-        with pytest.raises(TooLarge) as caught:
+        with pytest.raises(GuestInputTooLarge) as caught:
             await bench.filter()
         assert (caught.value.plugin, caught.value.hook, caught.value.tenant) == ("acme/aa", "user_creating", "acme")
     assert bench.hooks.ready("acme", "user_creating")[0].breaker is None
