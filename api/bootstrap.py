@@ -60,6 +60,7 @@ from plugin_sdk.services import ActivationControl, Marketplace, PermissionCatalo
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 30.0
+CHECK_SECONDS = 5.0
 plugin_log = logging.getLogger("keelstone.plugin")
 
 
@@ -93,6 +94,7 @@ class Platform:
     runtime: GuestRuntime
     telemetry: Telemetry
     held_back: list[HeldBack]
+    health_checks: list[HealthCheck]
     registry: Registry | None = None
     marketplace_app: Any = None
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
@@ -145,16 +147,14 @@ class Platform:
 
     async def check(self) -> dict[str, Any]:
         """Readiness: each check with its result."""
-        checks: list[HealthCheck] = [
-            HealthCheck("database", self.database.ping),
-            HealthCheck("bus", self.bus.ping),
-            *(check for _, check in self.hooks.contribute("contribute_health_checks")),
-        ]
         results: dict[str, str] = {}
-        for check in checks:
+        for check in self.health_checks:
             try:
-                await check.check()
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await check.check()
                 results[check.name] = "ok"
+            except TimeoutError:
+                results[check.name] = f"failed: no answer within {CHECK_SECONDS:.0f} s"
             except Exception as error:
                 results[check.name] = f"failed: {error}"
         return {
@@ -166,9 +166,23 @@ class Platform:
         }
 
     async def _run_hook(self, hook: str) -> None:
-        for _, started in self.hooks.contribute(hook):
-            if inspect.isawaitable(started):
-                await started
+        failures: list[PluginFailed] = []
+        for manifest, started in self.hooks.contribute(hook):
+            try:
+                if inspect.isawaitable(started):
+                    await started
+            except Exception as error:
+                failed = PluginFailed(
+                    f"{manifest.id} failed while {hook}: {type(error).__name__}: {error}",
+                    plugin=manifest.id,
+                    hook=hook,
+                    fix=f"Mend it, or leave it out with KEELSTONE_PLUGINS_DISABLED={manifest.id}.",
+                )
+                failed.__cause__ = error
+                failures.append(failed)
+        # Each plugin has its turn, above all when stopping: then the first failure is told.
+        if failures:
+            raise failures[0]
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -248,6 +262,11 @@ def bootstrap(settings: Settings) -> Platform:
         runtime=runtime,
         telemetry=telemetry,
         held_back=held_back,
+        health_checks=[
+            HealthCheck("database", database.ping),
+            HealthCheck("bus", bus.ping),
+            *(_named(manifest, check) for manifest, check in hooks.contribute("contribute_health_checks")),
+        ],
         registry=registry,
         marketplace_app=market_app,
         closing=closing,
@@ -269,6 +288,10 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
     client = open_client(settings, registry)
     closing.append(client.close)
     return registry, app, client
+
+
+def _named(manifest: PluginManifest, check: HealthCheck) -> HealthCheck:
+    return replace(check, name=f"{manifest.id}: {check.name}")
 
 
 def _started(found: Found, context: PluginContext) -> Any:

@@ -138,8 +138,14 @@ async def test_an_extension_that_is_gone_or_left_out_is_not_missed_and_comes_bac
             "def start(platform):\n    return P()\n",
             "does not fit",
         ),
+        (
+            "from plugin_sdk import hookimpl\nclass P:\n    @hookimpl\n    async def starting(self):\n"
+            "        raise OSError('no disk')\n"
+            "def start(platform):\n    return P()\n",
+            "failed while starting: OSError: no disk",
+        ),
     ],
-    ids=["import", "start", "signature"],
+    ids=["import", "start", "signature", "starting"],
 )
 async def test_an_extension_that_does_not_start_stops_the_boot_by_name(seeded, tmp_path, code, told):
     from kernel.errors import PluginFailed
@@ -203,3 +209,40 @@ async def picture(stage: Stage, token: str) -> dict:
             "/api/v1/roles",
         )
     } | {"generation": stage.platform.activations.current.generation, "users": overview["users"]}
+
+
+HEALTH = """
+from plugin_sdk import HealthCheck, hookimpl
+
+
+class Patient:
+    @hookimpl
+    def contribute_health_checks(self):
+        async def check():
+            raise OSError("the disk is full")
+
+        return HealthCheck("database", check)
+
+    @hookimpl
+    async def stopping(self):
+        raise OSError("cannot stop")
+
+
+def start(platform):
+    return Patient()
+"""
+
+
+async def test_a_plugins_own_check_counts_and_its_failing_stop_keeps_nobody_else(seeded, tmp_path, caplog):
+    write_extension(tmp_path / "site", "kst_patient", "acme/patient", HEALTH)
+    home = copied(seeded, tmp_path / "home")
+    with on_path(tmp_path / "site"), caplog.at_level("ERROR"):
+        async with Stage(home) as stage:
+            ready = await stage.anonymous.get("/readyz")
+            assert ready.status_code == 503
+            checks = ready.json()["checks"]
+            assert checks["acme/patient: database"] == "failed: the disk is full"
+            assert checks["database"] == "ok"
+    assert "acme/patient failed while stopping: OSError: cannot stop" in caplog.text
+    async with Stage(home) as stage:
+        assert (await stage.anonymous.get("/readyz")).status_code == 200
