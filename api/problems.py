@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from kernel.errors import KeelstoneError, NotFound, ValidationFailed
@@ -34,24 +35,25 @@ class BadRequest(KeelstoneError):
     code, status, title = "bad-request", 400, "Request can't be read"
 
 
-def problem_response(error: KeelstoneError, instance: str, correlation_id: str) -> JSONResponse:
-    """The problem document as a response."""
+def problem_response(error: KeelstoneError, instance: str, correlation_id: str) -> Response:
+    """The problem document as a response, whatever the error quotes of the input."""
     headers = {"WWW-Authenticate": 'Bearer realm="keelstone"'} if error.status == 401 else None
     body = error.problem(instance) | {"correlation_id": correlation_id}
-    return JSONResponse(body, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
+    content = json.dumps(body, ensure_ascii=False, default=str).encode("utf-8", "replace")
+    return Response(content, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def install(app: FastAPI) -> None:
     """Make ``app`` answer every error as a problem document."""
 
     @app.exception_handler(KeelstoneError)
-    async def known(request: Request, error: KeelstoneError) -> JSONResponse:
+    async def known(request: Request, error: KeelstoneError) -> Response:
         if error.status >= 500:
             logger.error("%s", error, exc_info=error if error.code == "internal" else None)
         return _respond(request, error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         problems = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()]
         detail = f"The request does not fit: {'; '.join(problems[:10])}."
         return _respond(
@@ -60,11 +62,11 @@ def install(app: FastAPI) -> None:
         )
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> Response:
         return _respond(request, _from_http(request, error))
 
     @app.exception_handler(Exception)
-    async def unknown(request: Request, error: Exception) -> JSONResponse:
+    async def unknown(request: Request, error: Exception) -> Response:
         logger.exception("an error that nobody expected", exc_info=error)
         return _respond(
             request,
@@ -85,6 +87,6 @@ def _from_http(request: Request, error: HTTPException) -> KeelstoneError:
     return BadRequest(str(error.detail), found=error.status_code)
 
 
-def _respond(request: Request, error: KeelstoneError) -> JSONResponse:
+def _respond(request: Request, error: KeelstoneError) -> Response:
     context: Any = request.scope.get("keelstone.context")
     return problem_response(error, request.url.path, context.correlation_id if context else "")

@@ -33,14 +33,14 @@ class UpgradeIn(BaseModel):
     """The version to move to; the newest if left out."""
 
     model_config = ConfigDict(extra="forbid")
-    version: str | None = None
+    version: Text | None = None
 
 
 class ActivateIn(BaseModel):
     """Switching a plugin on: a decision for each capability asked for, and settings."""
 
     model_config = ConfigDict(extra="forbid")
-    version: str | None = None
+    version: Text | None = None
     grants: dict[str, bool] = {}
     settings: dict[str, Any] | None = None
 
