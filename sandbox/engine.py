@@ -160,7 +160,11 @@ class SandboxEngine:
             ffi.wasmtime_engine_increment_epoch(self.engine.ptr())
 
     def close(self) -> None:
-        """Stop the clock. No call may be under way."""
+        """Stop the clock and give the pool's memory back. No call may be under way, and none may follow."""
         self._closed = True
         self._wake.set()
         self._ticker.join(timeout=5)
+        if not self._ticker.is_alive():
+            # Not left to the garbage collector: a pool reserves much of the address space, and whoever
+            # still holds a stopped platform (a framework's cache is enough) would hold it too.
+            self.engine.close()
