@@ -39,7 +39,7 @@ def problem_response(error: KeelstoneError, instance: str, correlation_id: str) 
     """The problem document as a response, whatever the error quotes of the input."""
     headers = {"WWW-Authenticate": 'Bearer realm="keelstone"'} if error.status == 401 else None
     body = error.problem(instance) | {"correlation_id": correlation_id}
-    content = json.dumps(body, ensure_ascii=False, default=str).encode("utf-8", "replace")
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=str).encode("utf-8", "replace")
     return Response(content, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
 
 
