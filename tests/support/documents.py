@@ -192,10 +192,10 @@ class Shell:
 
 
 def first_missing(expected: tuple[str, ...], output: str) -> str | None:
-    """The first of the expected lines that does not come in its turn; None if all do."""
-    lines = iter([" ".join(line.split()) for line in output.splitlines()])
+    """The first of the expected lines that does not come in its turn; None if all do. Spaces don't count."""
+    lines = iter(["".join(line.split()) for line in output.splitlines()])
     for wanted in expected:
-        plain = " ".join(wanted.split())
+        plain = "".join(wanted.split())
         if plain in ("", "..."):
             continue
         pattern = re.compile(".*".join(re.escape(part) for part in plain.split("...")))
