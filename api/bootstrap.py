@@ -34,7 +34,7 @@ from kernel.hooks import Dispatcher
 from kernel.implementations import Implementation
 from kernel.manifest import PluginManifest
 from kernel.outcomes import save_effects
-from kernel.permissions import Permission, declared_permissions
+from kernel.permissions import PLATFORM_PERMISSIONS, Permission, declared_permissions
 from kernel.ports import (
     BlobStore,
     Bus,
@@ -216,7 +216,7 @@ def bootstrap(settings: Settings) -> Platform:
     services.publish(KeyProvider, keys)
     services.publish(GuestRuntime, runtime)
     services.publish(ActivationControl, sync)
-    services.publish(PermissionCatalogue, _Permissions(hooks, _own_permissions()))
+    services.publish(PermissionCatalogue, _Permissions(hooks, PLATFORM_PERMISSIONS))
     closing: list[Callable[[], Awaitable[None]]] = []
     registry, market_app, market = _marketplace(settings, closing)
     services.publish(Marketplace, market)
@@ -353,15 +353,6 @@ def _count(telemetry: Telemetry, call: GuestCall, result: GuestResult | None) ->
         telemetry.guest(
             call.plugin, call.context.tenant, used.wall_us, used.memory_bytes, used.host_calls, used.http_bytes
         )
-
-
-def _own_permissions() -> Sequence[Permission]:
-    return (
-        Permission("events:read", "See the tenant's events."),
-        Permission("dead-letters:manage", "See, retry and discard parked events."),
-        Permission("hooks:explain", "See which implementations ran for a request."),
-        Permission("projections:rebuild", "Rebuild read models (operators).", frozenset()),
-    )
 
 
 def _blob_folder(settings: Settings) -> Path:

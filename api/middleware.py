@@ -72,7 +72,7 @@ class RequestRoom:
                 }
             await send(message)
 
-        context = Context("", ANONYMOUS, correlation, time.monotonic() + self._timeout)
+        context = Context("", ANONYMOUS, correlation).within(self._timeout)
         scope["keelstone.context"] = context
         try:
             _check_text(scope)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from kernel.context import Context, system_context, use_context
 from kernel.errors import BackendUnavailable, NotFound
 from kernel.events import Event, NewEvent, from_cloudevent, matches
 from kernel.ports import ALL_TENANTS, Bus, BusMessage, ConsumerStore, Database, DeadLetter, Subscription, Transaction
+from kernel.resilience import Backoff
 
 _log = logging.getLogger(__name__)
 
@@ -50,17 +50,12 @@ class EventHandler:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often a failing handler is tried before the event is parked. Pauses in seconds."""
+class RetryPolicy(Backoff):
+    """How often a failing handler is tried before the event is parked, and the pauses between."""
 
-    attempts: int = 4
     first: float = 0.1
     most: float = 5.0
-
-    def pause(self, attempt: int) -> float:
-        """The pause after the ``attempt``-th failure (from 1): doubled each time, half of it by chance."""
-        longest = min(self.most, self.first * 2.0 ** (attempt - 1))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret
+    attempts: int = 4
 
 
 class LazyTransaction:

@@ -7,7 +7,7 @@ On the outside an event is a CloudEvents 1.0 structured JSON document
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -153,9 +153,6 @@ class EventType:
     owner: str
     summary: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
-
-
-Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class EventTypes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kernel.context import Context, Principal
+from kernel.context import Principal
 from kernel.errors import Forbidden, TenantMismatch, Unauthenticated
 from kernel.manifest import PluginManifest
 from kernel.ports import ALL_TENANTS
@@ -20,6 +20,13 @@ class Permission:
     roles: frozenset[str] = frozenset({"admin"})
 
 
+PLATFORM_PERMISSIONS = (
+    Permission("events:read", "See the tenant's events."),
+    Permission("dead-letters:manage", "See, retry and discard parked events."),
+    Permission("hooks:explain", "See which implementations ran for a request."),
+    Permission("projections:rebuild", "Rebuild read models (operators).", frozenset()),
+)
+"""The platform's own; plugins add theirs in their manifests."""
 SELF = "self:read"
 """The right to see oneself, which every signed-in principal has."""
 OPERATOR_ROLE = "operator"
@@ -86,12 +93,6 @@ def acting_tenant(principal: Principal, wanted: str | None) -> str:
         found=wanted,
         fix="Sign in to that tenant, or leave the tenant out.",
     )
-
-
-def require_in(context: Context, permission: str, tenant: str | None = None) -> str:
-    """Check permission and tenant together; the tenant to act in. Raises like the two above."""
-    require(context.principal, permission)
-    return acting_tenant(context.principal, tenant or context.tenant)
 
 
 def roles_table(permissions: Iterable[Permission]) -> Mapping[str, list[str]]:

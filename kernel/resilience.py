@@ -1,4 +1,4 @@
-"""Deadline, bulkhead, breaker, retry budget: as in the literature (Nygard, "Release It!", ch. 5)."""
+"""Deadline, bulkhead, breaker, backoff: as in the literature (Nygard, "Release It!", ch. 5)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import time
 import types
 from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from kernel.errors import DeadlineExceeded
@@ -91,32 +92,17 @@ class Breaker:
         self._probing = False
 
 
-class RetryBudget:
-    """Retries may be at most ``ratio`` of calls (plus ``floor``), so that they never pile up.
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Pauses between tries, in seconds: doubled each time up to ``most``, half of each by chance."""
 
-    After the Finagle retry budget: each call deposits ``ratio``, each retry withdraws one.
-    """
+    first: float = 0.05
+    most: float = 10.0
 
-    def __init__(self, ratio: float = 0.2, floor: float = 10.0, ceiling: float = 100.0) -> None:
-        self._ratio = ratio
-        self._ceiling = ceiling
-        self._balance = floor
-
-    def deposit(self) -> None:
-        """A first try was made."""
-        self._balance = min(self._ceiling, self._balance + self._ratio)
-
-    def withdraw(self) -> bool:
-        """Whether one retry may be made now."""
-        if self._balance < 1.0:
-            return False
-        self._balance -= 1.0
-        return True
-
-
-def backoff(attempt: int, base: float = 0.05, longest: float = 5.0) -> float:
-    """Seconds to wait before try ``attempt`` (from 1): exponential with full jitter."""
-    return random.uniform(0, min(longest, base * 2 ** (attempt - 1)))  # noqa: S311 - spreads load, keeps no secret
+    def pause(self, attempt: int) -> float:
+        """The pause after the ``attempt``-th failure (from 1)."""
+        longest = min(self.most, self.first * 2.0 ** min(attempt - 1, 30))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
 
 
 @types.coroutine

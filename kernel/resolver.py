@@ -15,8 +15,6 @@ from kernel.hookspecs import HOOK_CONTRACT_VERSION
 from kernel.manifest import PluginManifest
 from kernel.versions import parse_range, parse_version
 
-KERNEL = "kernel"
-
 
 @dataclass(frozen=True, slots=True)
 class Requirement:

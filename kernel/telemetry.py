@@ -134,7 +134,6 @@ class Telemetry(Collector):
         self._guests: dict[tuple[str, str], list[float]] = {}
         self._tenants: set[str] = set()
         self._tenant_labels = tenant_labels
-        self._gauges: dict[str, tuple[str, float]] = {}
         self._tracer = otel.get_tracer("keelstone")
         self.tracing = False
         self.registry = CollectorRegistry(auto_describe=False)
@@ -159,10 +158,6 @@ class Telemetry(Collector):
         used = self._guests.setdefault((plugin, self._label(tenant)), [0.0, 0.0, 0.0, 0.0, 0.0])
         for index, amount in enumerate((1, wall_us / 1e6, memory, host_calls, http_bytes)):
             used[index] = max(used[index], amount) if index == 2 else used[index] + amount
-
-    def gauge(self, name: str, summary: str, value: float) -> None:
-        """Set a platform-wide value, e.g. the relay's lag in events."""
-        self._gauges[name] = (summary, value)
 
     @contextmanager
     def span(self, name: str, **attributes: Any) -> Iterator[None]:
@@ -243,8 +238,11 @@ class Telemetry(Collector):
             for guest, used in sorted(self._guests.items()):
                 family.add_metric(guest, used[index])
             yield family
-        for name, (summary, value) in sorted(self._gauges.items()):
-            yield GaugeMetricFamily(f"keelstone_{name}", summary, value=value)
+
+    def trace_with(self, tracer: otel.Tracer) -> None:
+        """Make spans with ``tracer`` from now on."""
+        self._tracer = tracer
+        self.tracing = True
 
     def hook_sums(self) -> list[tuple[str, str, str, dict[str, float]]]:
         """(plugin, hook, tenant, sums of calls, errors and seconds) so far, for other exporters."""
@@ -267,6 +265,5 @@ def start_tracing(telemetry: Telemetry, exporter: Any, service: str = "keelstone
 
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    telemetry._tracer = provider.get_tracer("keelstone")
-    telemetry.tracing = True
+    telemetry.trace_with(provider.get_tracer("keelstone"))
     return provider

@@ -10,7 +10,6 @@ nobody gets one by surprise.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -78,10 +77,6 @@ class VersionRange:
 
     def __str__(self) -> str:
         return self.text
-
-    def best(self, versions: Iterable[Version]) -> Version | None:
-        """The highest of ``versions`` inside the range, or None."""
-        return max((v for v in versions if v in self), default=None)
 
 
 @lru_cache(maxsize=4096)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from kernel.errors import NotFound, ValidationFailed
+from kernel.files import write_durably
 from kernel.settings import Settings
 from marketplace.connect import PINNED_ROOT, service_url
 from marketplace.errors import VerificationFailed
@@ -59,10 +59,8 @@ def pin_root(settings: Settings, body: bytes) -> dict[str, Any]:
         metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
     except RepositoryError as error:
         raise VerificationFailed("root", f"the file is not a root signed by its own keys: {error}.") from error
-    settings.home.mkdir(parents=True, exist_ok=True)
-    path, temporary = settings.home / PINNED_ROOT, settings.home / f"{PINNED_ROOT}.new"
-    temporary.write_bytes(body)
-    os.replace(temporary, path)
+    path = settings.home / PINNED_ROOT
+    write_durably(path, body)
     root = metadata.signed
     return {
         "file": str(path),

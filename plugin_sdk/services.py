@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NewType, Protocol, TypeVar
 
 from kernel.context import Context, Principal
 from kernel.errors import ServiceMissing
@@ -43,6 +43,7 @@ __all__ = [
     "GuestCall",
     "GuestResult",
     "GuestRuntime",
+    "HashedPassword",
     "KeyProvider",
     "KvStore",
     "Marketplace",
@@ -85,6 +86,10 @@ class Services:
         return self._published.get(protocol)
 
 
+HashedPassword = NewType("HashedPassword", str)
+"""A password as it is stored; ``CredentialStore.hash_password`` makes it."""
+
+
 class PermissionCatalogue(Protocol):
     """Every permission that the running plugins introduce (the platform itself)."""
 
@@ -104,7 +109,16 @@ class Authenticator(Protocol):
 class CredentialStore(Protocol):
     """Keeps secrets by which people sign in (the plugin ``identity``)."""
 
-    async def set_password(self, transaction: Transaction, tenant: str, user: str, email: str, password: str) -> None:
+    async def hash_password(self, password: str) -> HashedPassword:
+        """The hash to store. Slow on purpose: ask for it before a transaction is open.
+
+        Raises ValidationFailed if the password is too short or long.
+        """
+        ...
+
+    async def set_password(
+        self, transaction: Transaction, tenant: str, user: str, email: str, password: HashedPassword
+    ) -> None:
         """Make or replace the password credential of a user in the open transaction."""
         ...
 

@@ -16,6 +16,7 @@ import httpx
 
 from kernel.context import PLATFORM_TENANT
 from kernel.errors import ConfigurationError, KeelstoneError, Unauthenticated
+from kernel.files import write_durably
 from kernel.settings import Settings
 from plugin_sdk.terminal import RemoteError
 
@@ -55,11 +56,7 @@ class Credentials:
         self._write({**known, tenant: before} if before else known)
 
     def _write(self, known: dict[str, dict[str, str]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".new")
-        temporary.touch(mode=0o600)
-        temporary.write_text(json.dumps(known, indent=2))
-        temporary.replace(self.path)
+        write_durably(self.path, json.dumps(known, indent=2).encode())
 
 
 class Connection:

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from kernel.adapters.kafka_consumers import KafkaGroup, KafkaListener
-from kernel.adapters.keyed import Redelivery
 from kernel.errors import BackendUnavailable, ConfigurationError
 from kernel.ports import BusHandler, BusMessage
+from kernel.resilience import Backoff
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 
@@ -31,7 +31,7 @@ class KafkaBus:
         topic: str = "keelstone.events",
         partitions: int = 12,
         idempotent: bool = True,
-        redelivery: Redelivery | None = None,
+        redelivery: Backoff | None = None,
     ) -> None:
         try:
             import aiokafka

@@ -8,29 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from kernel.ports import BusHandler, BusMessage
+from kernel.resilience import Backoff
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Redelivery:
-    """Pauses before a failed message comes again, in seconds: doubled each time, spread by chance."""
-
-    first: float = 0.05
-    most: float = 10.0
-
-    def pause(self, attempt: int) -> float:
-        """The pause after the ``attempt``-th failure (from 1)."""
-        longest = min(self.most, self.first * 2.0 ** min(attempt - 1, 30))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret
 
 
 Done = Callable[[BusMessage, Any], Awaitable[None]]
@@ -50,13 +36,13 @@ class KeyedRunner:
         *,
         concurrency: int = 16,
         backlog: int = 1_000,
-        redelivery: Redelivery | None = None,
+        redelivery: Backoff | None = None,
     ) -> None:
         self._handler = handler
         self._done = done
         self._slots = asyncio.Semaphore(concurrency)
         self._backlog = backlog
-        self._redelivery = redelivery or Redelivery()
+        self._redelivery = redelivery or Backoff()
         self._queues: dict[str, deque[tuple[BusMessage, Any]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._under_way = 0

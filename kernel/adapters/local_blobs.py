@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
-import tempfile
 from pathlib import Path
 
 from kernel.errors import BackendUnavailable, ValidationFailed
+from kernel.files import write_durably
 
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 
@@ -21,7 +20,7 @@ class LocalBlobs:
         self._folder = folder
 
     async def put(self, data: bytes) -> str:
-        """Store; the SHA-256 digest in hex. Storing the same bytes again changes nothing."""
+        """Store; the SHA-256 digest in hex. A damaged copy of the same blob is replaced."""
         return await asyncio.to_thread(self._put, data)
 
     async def get(self, digest: str) -> bytes | None:
@@ -35,14 +34,12 @@ class LocalBlobs:
     def _put(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(digest)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent)
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+        try:
+            whole = path.read_bytes() == data
+        except FileNotFoundError:
+            whole = False
+        if not whole:
+            write_durably(path, data)
         return digest
 
     def _get(self, digest: str) -> bytes | None:

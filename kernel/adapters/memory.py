@@ -13,9 +13,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from kernel.adapters.keyed import KeyedRunner, Redelivery
+from kernel.adapters.keyed import KeyedRunner
 from kernel.errors import BackendUnavailable
 from kernel.ports import BusHandler, BusMessage
+from kernel.resilience import Backoff
 
 _log = logging.getLogger(__name__)
 
@@ -111,8 +112,8 @@ class _Listener:
 class MemoryBus:
     """``kernel.ports.Bus`` without a server."""
 
-    def __init__(self, *, retain: int = 10_000, redelivery: Redelivery | None = None) -> None:
-        self.redelivery = redelivery or Redelivery()
+    def __init__(self, *, retain: int = 10_000, redelivery: Backoff | None = None) -> None:
+        self.redelivery = redelivery or Backoff()
         self._log: deque[tuple[int, BusMessage]] = deque(maxlen=retain)
         self._groups: dict[str, _Group] = {}
         self._listeners: list[_Listener] = []

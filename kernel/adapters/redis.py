@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from kernel.adapters.keyed import Redelivery
 from kernel.adapters.redis_streams import StreamGroup, StreamListener, entry_id, redis_errors
 from kernel.errors import BackendUnavailable, ConfigurationError
 from kernel.ports import BusHandler, BusMessage
+from kernel.resilience import Backoff
 
 
 class RedisBus:
@@ -33,7 +33,7 @@ class RedisBus:
         partitions: int = 8,
         lock_seconds: float = 4.5,
         retain_seconds: float = 3_600.0,
-        redelivery: Redelivery | None = None,
+        redelivery: Backoff | None = None,
     ) -> None:
         self.client = client
         self.prefix = prefix

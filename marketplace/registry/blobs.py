@@ -7,11 +7,11 @@ import contextlib
 import hashlib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Collection
 from pathlib import Path
 
+from kernel.files import write_durably
 from marketplace.errors import RegistryDamaged
 
 DIGEST = re.compile(r"^[0-9a-f]{64}$")
@@ -70,19 +70,7 @@ class FolderBlobs:
             if path.read_bytes() == data:
                 os.utime(path)  # young again, so that no sweep takes it while a publish is under way
                 return digest
-        path.parent.mkdir(exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-        _sync_folder(path.parent)
+        write_durably(path, data)
         return digest
 
     def sweep(self, keep: Collection[str]) -> int:
@@ -97,13 +85,3 @@ class FolderBlobs:
                 path.unlink(missing_ok=True)
                 count += 1
         return count
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable. Not possible, and not needed, on Windows."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kernel.adapters.kafka import KafkaBus
-from kernel.adapters.keyed import Redelivery
 from kernel.adapters.redis import RedisBus
 from kernel.errors import BackendUnavailable, ConfigurationError
 from kernel.ports import Bus
+from kernel.resilience import Backoff
 from tests.contract.suites.bus import Collector, OpenBus, SharedBusSuite, messages, until
 from tests.services import Server
 from tests.services.base import free_port
 
 pytestmark = pytest.mark.connected
-QUICK = Redelivery(first=0.005, most=0.05)
+QUICK = Backoff(first=0.005, most=0.05)
 
 
 class TestRedisBus(SharedBusSuite):

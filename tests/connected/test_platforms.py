@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,45 +13,12 @@ import httpx
 import pytest
 
 from tests.services import Server
+from tests.support.chat import running_chat
 from tests.support.served import Served, serve
 
 pytestmark = pytest.mark.connected
 GUARD, NOTIFIER = "keelstone-examples/email-guard", "keelstone-examples/chat-notifier"
 PEOPLE = 40
-
-
-class _Chat(ThreadingHTTPServer):
-    """A chat's incoming webhook that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        chat = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                chat.texts.append(json.loads(body)["text"])
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-
-
-@contextmanager
-def _chat() -> Iterator[_Chat]:
-    server = _Chat()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def _until(check: Callable[[], bool], seconds: float = 30) -> float:
@@ -88,8 +51,8 @@ def bus_url(request: pytest.FixtureRequest) -> str:
 def test_two_processes_see_each_others_activations_and_share_the_work(
     tmp_path: Path, database_url: str, bus_url: str
 ) -> None:
-    with _chat() as chat:
-        address = f"127.0.0.1:{chat.server_address[1]}"
+    with running_chat() as chat:
+        address = chat.address
         shared = {
             "KEELSTONE_DATABASE_URL": database_url,
             "KEELSTONE_BUS_URL": bus_url,

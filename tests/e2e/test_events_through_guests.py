@@ -2,68 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.chat import Chat, running_chat
 from tests.support.stage import Client, Stage, copied, make_home, until
 
 NOTIFIER = "keelstone-examples/chat-notifier"
-
-
-class Chat(ThreadingHTTPServer):
-    """A chat's incoming webhook; ``status`` is what it answers."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.status = 200
-        self.tries = 0
-        chat = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                chat.tries += 1
-                if chat.status == 200:
-                    chat.texts.append(json.loads(body)["text"])
-                self.send_response(chat.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def address(self) -> str:
-        """host:port."""
-        return f"127.0.0.1:{self.server_address[1]}"
-
-
-@contextmanager
-def _running() -> Iterator[Chat]:
-    chat = Chat()
-    thread = threading.Thread(target=chat.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield chat
-    finally:
-        chat.shutdown()
-        chat.server_close()
-        thread.join(5)
 
 
 @pytest.fixture
 async def acme_and_chat(tmp_path: Path) -> AsyncIterator[tuple[Stage, Client, Chat]]:
     """acme has the chat notifier on, and may reach the chat; globex has not."""
     home = copied(EXAMPLES_HOME[0], tmp_path / "home")
-    with _running() as chat:
+    with running_chat() as chat:
         async with Stage(home, http_private_allow=(chat.address,)) as stage:
             operator = await stage.client("platform")
             await operator.ok("POST", "/api/v1/plugins/install", json={"plugin": NOTIFIER})

@@ -13,7 +13,6 @@ __all__ = ["KERNEL_SCHEMA", "SqlDatabase", "open_database"]
 def open_database(settings: Settings, types: EventTypes | None = None) -> SqlDatabase:
     """The database that ``settings`` name, not connected yet. Raises ConfigurationError.
 
-    ``types``, if given, are the only event types accepted; they may also come later, through
-    ``use_event_types``.
+    ``types``, if given, are the only event types accepted.
     """
     return SqlDatabase(settings.sqlalchemy_url, types)

@@ -136,10 +136,6 @@ class SqlDatabase:
 
     # ------------------------------------------------------------------ events
 
-    def use_event_types(self, types: EventTypes) -> None:
-        """From now on accept only events of these types, with data that fits their schemas."""
-        self._data = EventData(types)
-
     def on_events(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` after each commit of this process that stored events; returns how to stop it."""
         self.event_listeners.append(listener)

@@ -160,17 +160,6 @@ class SqlEventStore:
         cursor = (int(rows[-1].xid), int(rows[-1].position)) if rows else after
         return [to_event(row) for row in rows], cursor
 
-    async def head_cursor(self) -> tuple[int, int]:
-        """A cursor at the end of what is committed now: what comes later lies after it."""
-        async with self._database.read(ALL_TENANTS) as transaction:
-            if self._database.dialect == "postgresql":
-                row = (
-                    await transaction.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
-                ).one()
-                return int(row[0]) - 1, 2**62
-            query = select(table.c.position).order_by(table.c.position.desc()).limit(1)
-            return 0, int((await transaction.execute(query)).scalar() or 0)
-
     async def verify_stream(self, tenant: str, stream: str) -> Event | None:
         """The first event whose hash or link is wrong, or None if the chain is whole."""
         previous, version = GENESIS_HASH, 0

@@ -21,7 +21,7 @@ from plugin_sdk import (
     permissions_of,
     system_context,
 )
-from plugin_sdk.services import Database, Transaction, UserDirectory
+from plugin_sdk.services import Database, HashedPassword, Transaction, UserDirectory
 from plugins.builtin.identity import domain
 from plugins.builtin.identity.domain import API_KEY_PREFIX, REFRESH_PREFIX, ApiKey, Credential, RefreshToken
 
@@ -205,10 +205,15 @@ class Identity:
 
     # ------------------------------------------------------------------ CredentialStore
 
-    async def set_password(self, transaction: Transaction, tenant: str, user: str, email: str, password: str) -> None:
-        """Make or replace a password. Raises ValidationFailed if it is too short or long."""
-        hashed = await asyncio.to_thread(self._passwords.hash, domain.check_password(password))
-        await self._repository.put_credential(transaction, user, email, hashed)
+    async def hash_password(self, password: str) -> HashedPassword:
+        """The hash to store. Raises ValidationFailed if the password is too short or long."""
+        return HashedPassword(await asyncio.to_thread(self._passwords.hash, domain.check_password(password)))
+
+    async def set_password(
+        self, transaction: Transaction, tenant: str, user: str, email: str, password: HashedPassword
+    ) -> None:
+        """Make or replace a password."""
+        await self._repository.put_credential(transaction, user, email, password)
 
     async def rename(self, transaction: Transaction, tenant: str, user: str, email: str) -> None:
         """The user signs in with another address from now on."""

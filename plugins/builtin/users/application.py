@@ -101,11 +101,15 @@ class Users:
         draft = domain.check(UserDraft.of(email=email, name=name, attributes={} if attributes is None else attributes))
         outcome = await self._hooks.filter("user_creating", draft, context)
         user, event = domain.register(new_id(), domain.check(outcome.payload), self._now())
+        hashed = None
+        if credentials is not None and password is not None:
+            # Hashing is slow on purpose: no transaction waits for it.
+            hashed = await credentials.hash_password(password)
         async with self._database.write(context.tenant, context) as transaction:
             await self._repository.add(transaction, user)
             if credentials is not None:
-                if password is not None:
-                    await credentials.set_password(transaction, context.tenant, user.id, user.email, password)
+                if hashed is not None:
+                    await credentials.set_password(transaction, context.tenant, user.id, user.email, hashed)
                 if roles:
                     await credentials.assign_roles(transaction, context.tenant, user.id, roles)
             transaction.emit(user.stream, event, expected_version=0)

@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kernel.adapters import open_bus as open_configured_bus
-from kernel.adapters.keyed import Redelivery
 from kernel.adapters.memory import MemoryBus
 from kernel.errors import ConfigurationError
 from kernel.ports import Bus, BusMessage, VolatileBus
+from kernel.resilience import Backoff
 from kernel.settings import Settings
 from tests.contract.suites.bus import BusSuite, Collector, OpenBus, messages, until
 
 
 @pytest.fixture
 async def open_bus() -> AsyncIterator[OpenBus]:
-    bus = MemoryBus(redelivery=Redelivery(first=0.005, most=0.05))
+    bus = MemoryBus(redelivery=Backoff(first=0.005, most=0.05))
     await bus.start()
 
     async def the_same() -> Bus:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kernel.adapters.keyed import Redelivery
 from kernel.adapters.memory import MemoryBus
 from kernel.ports import Bus
+from kernel.resilience import Backoff
 from tests.contract.suites.bus import OpenBus
 from tests.contract.suites.consumers import ConsumersSuite
 from tests.contract.suites.database import DatabaseSuite
@@ -57,7 +57,7 @@ class TestJourney(JourneySuite):
         opened: list[MemoryBus] = []
 
         async def open_one() -> Bus:
-            bus = MemoryBus(redelivery=Redelivery(first=0.005, most=0.05))
+            bus = MemoryBus(redelivery=Backoff(first=0.005, most=0.05))
             opened.append(bus)
             await bus.start()
             return bus

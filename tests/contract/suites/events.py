@@ -140,11 +140,3 @@ class EventStoreSuite:
             await transaction.execute(table.delete().where(table.c.id == made[2].id))
         again = await database.events.append("acme", "other", [NewEvent("demo.left", {}, id=new_id())])
         assert again[0].position > made[2].position
-
-    async def test_a_cursor_at_the_end_sees_only_what_comes_later(self, database: SqlDatabase) -> None:
-        await database.events.append("acme", "s", [NewEvent("demo.left", {})])
-        cursor = await database.events.head_cursor()
-        assert (await database.events.read_committed(after=cursor))[0] == []
-        await database.events.append("acme", "s", [NewEvent("demo.left", {"n": 2})])
-        events, _ = await database.events.read_committed(after=cursor)
-        assert [event.version for event in events] == [2]

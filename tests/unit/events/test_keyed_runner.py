@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.adapters.keyed import KeyedRunner, Redelivery
+from kernel.adapters.keyed import KeyedRunner
 from kernel.ports import BusMessage
+from kernel.resilience import Backoff
 
-NOW = Redelivery(first=0.0, most=0.0)
+NOW = Backoff(first=0.0, most=0.0)
 
 
 def message(key: str, number: int) -> BusMessage:
@@ -124,6 +125,6 @@ async def test_handlers_under_way_get_their_grace() -> None:
 
 @pytest.mark.parametrize("attempt", [1, 2, 5, 50, 10_000])
 def test_pauses_grow_to_a_bound(attempt: int) -> None:
-    redelivery = Redelivery(first=0.1, most=3.0)
+    redelivery = Backoff(first=0.1, most=3.0)
     longest = min(3.0, 0.1 * 2.0 ** min(attempt - 1, 60))
     assert all(longest / 2 <= redelivery.pause(attempt) <= longest for _ in range(20))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.context import ANONYMOUS, PLATFORM_TENANT, Context, Principal, system_principal
+from kernel.context import ANONYMOUS, PLATFORM_TENANT, Principal, system_principal
 from kernel.errors import Forbidden, TenantMismatch, Unauthenticated
 from kernel.permissions import (
     SELF,
@@ -16,7 +16,6 @@ from kernel.permissions import (
     grants,
     permissions_of,
     require,
-    require_in,
     roles_table,
 )
 from tests.support.manifests import make_manifest
@@ -91,15 +90,6 @@ def test_nobody_acts_in_every_tenant_at_once():
     for principal in (person(PLATFORM_TENANT, {"*"}), person("*", {"*"}), system_principal("*")):
         with pytest.raises(TenantMismatch):
             acting_tenant(principal, "*")
-
-
-def test_permission_and_tenant_are_checked_together():
-    context = Context("acme", person())
-    assert require_in(context, "users:read") == "acme"
-    with pytest.raises(Forbidden):
-        require_in(context, "users:write", "acme")
-    with pytest.raises(TenantMismatch):
-        require_in(context, "users:read", "globex")
 
 
 def test_manifests_declare_permissions_and_the_roles_that_have_them():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.errors import DeadlineExceeded
-from kernel.resilience import Breaker, RetryBudget, backoff, finish_within
+from kernel.resilience import Backoff, Breaker, finish_within
 
 
 class Clock:
@@ -132,27 +132,11 @@ def test_whatever_happens_at_most_one_probe_is_under_way(steps):
             assert not probes
 
 
-@given(st.integers(0, 2_000), st.floats(0.05, 0.5))
-def test_retries_stay_within_their_share_of_calls(calls, ratio):
-    budget = RetryBudget(ratio=ratio, floor=5.0, ceiling=50.0)
-    retries = 0
-    for _ in range(calls):
-        budget.deposit()
-        while budget.withdraw():
-            retries += 1
-    assert retries <= 5 + calls * ratio
-
-
-def test_a_retry_budget_never_saves_up_more_than_its_ceiling():
-    budget = RetryBudget(ratio=1.0, floor=0.0, ceiling=3.0)
-    for _ in range(100):
-        budget.deposit()
-    assert [budget.withdraw() for _ in range(5)] == [True, True, True, False, False]
-
-
 @given(st.integers(1, 60))
-def test_backoff_grows_no_longer_than_told(attempt):
-    assert 0 <= backoff(attempt, base=0.05, longest=2.0) <= min(2.0, 0.05 * 2 ** (attempt - 1))
+def test_a_backoff_doubles_up_to_its_most_and_spreads_by_half(attempt):
+    backoff = Backoff(first=0.05, most=2.0)
+    longest = min(2.0, 0.05 * 2 ** (attempt - 1))
+    assert longest / 2 <= backoff.pause(attempt) <= longest
 
 
 async def test_a_coroutine_that_suspended_is_finished_and_its_value_given():

@@ -103,17 +103,6 @@ def test_a_comma_means_and(first, second, version):
         assert version in parse_range(first) or version in parse_range(second)
 
 
-@given(texts, st.lists(versions, max_size=8))
-def test_the_best_is_the_highest_inside(text, candidates):
-    wanted = parse_range(text)
-    best = wanted.best(candidates)
-    inside = [v for v in candidates if v in wanted]
-    assert (best is None) == (not inside)
-    if best is not None:
-        assert best in wanted
-        assert all(v <= best for v in inside)
-
-
 @given(releases, releases, releases)
 def test_a_range_of_one_comparator_has_no_holes(low, middle, high):
     low, middle, high = sorted([low, middle, high])
