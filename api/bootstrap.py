@@ -27,7 +27,7 @@ from kernel.adapters.sql import SqlDatabase, open_database
 from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
 from kernel.context import new_id, system_context
 from kernel.discovery import COMPONENT_INSPECTOR, GUEST_RUNTIME, Found, HeldBack, choose, find_plugins, load_entry_point
-from kernel.errors import ConfigurationError, KeelstoneError, PluginFailed
+from kernel.errors import ConfigurationError, GuestFailure, KeelstoneError, PluginFailed
 from kernel.events import Event, EventTypes
 from kernel.guests import Guests
 from kernel.hooks import Dispatcher
@@ -347,9 +347,9 @@ def _log_line(call: GuestCall, line: LogLine) -> None:
     plugin_log.log(level, "%s", line.message, extra=where)
 
 
-def _count(telemetry: Telemetry, call: GuestCall, result: GuestResult | None) -> None:
-    if result is not None:
-        used = result.usage
+def _count(telemetry: Telemetry, call: GuestCall, result: GuestResult | KeelstoneError) -> None:
+    used = result.usage if isinstance(result, (GuestResult, GuestFailure)) else None
+    if used is not None:
         telemetry.guest(
             call.plugin, call.context.tenant, used.wall_us, used.memory_bytes, used.host_calls, used.http_bytes
         )

@@ -7,7 +7,10 @@ public contract: it never changes meaning and is never reused.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from kernel.ports import GuestUsage, HostExchange
 
 PROBLEM_PREFIX = "urn:keelstone:error:"
 
@@ -233,3 +236,12 @@ def error_catalogue() -> dict[str, type[KeelstoneError]]:
         found.setdefault(cls.code, cls)
         queue.extend(cls.__subclasses__())
     return dict(sorted(found.items()))
+
+
+class GuestFailure(KeelstoneError):
+    """Base of what a guest's call can fail with. ``usage`` and ``recording`` are what it had used and
+    been answered until then; None and empty if it never ran."""
+
+    code, status, title = "guest-failure", 502, "A sandboxed plugin failed"
+    usage: GuestUsage | None = None
+    recording: tuple[HostExchange, ...] = ()

@@ -19,7 +19,7 @@ from kernel.outcomes import GuestAnswer
 from kernel.payloads import DecideReply, FilterReply, ObserveReply
 from kernel.ports import GuestCall, GuestRelease, GuestResult, GuestRuntime
 
-GuestObserver = Callable[[GuestCall, GuestResult | None], None]
+GuestObserver = Callable[[GuestCall, GuestResult | KeelstoneError], None]
 
 
 class Guests:
@@ -89,8 +89,8 @@ class Guests:
             try:
                 result = await self._runtime.call(request)
                 answer = _lift(spec, result.output, payload, request)
-            except KeelstoneError:
-                self._tell(request, None)
+            except KeelstoneError as error:
+                self._tell(request, error)
                 raise
             finally:
                 self._active[key] -= 1
@@ -100,10 +100,10 @@ class Guests:
         return manifest, call
 
     def watch(self, observer: GuestObserver) -> None:
-        """Call ``observer`` with every call and its result (None if it failed)."""
+        """Call ``observer`` with every call and its result, or the error that it came to."""
         self._observers.append(observer)
 
-    def _tell(self, call: GuestCall, result: GuestResult | None) -> None:
+    def _tell(self, call: GuestCall, result: GuestResult | KeelstoneError) -> None:
         for observer in self._observers:
             observer(call, result)
 

@@ -215,10 +215,21 @@ class Limits(_Strict):
     """Calls under way at once, in one process."""
 
 
+class Recycle(_Strict):
+    """When a tenant's live instance has served long enough; after a trap it always has."""
+
+    calls: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Calls that it serves."""
+    seconds: int = Field(default=600, ge=1, le=86_400)
+    """Seconds that it lives."""
+    memory_percent: int = Field(default=80, ge=10, le=100)
+    """Share of `limits.memory_mb` that it may hold after a call."""
+
+
 class Build(_Strict):
     """How ``keelstone plugin build`` makes the component; kept in the package for rebuilds."""
 
-    language: Literal["assemblyscript", "python"]
+    language: Literal["assemblyscript", "c", "go", "javascript", "python", "rust", "typescript", "zig"]
     """The source's language."""
     source: str
     """The file with the guest's entry, relative to the manifest."""
@@ -264,8 +275,11 @@ class PluginManifest(_Strict):
     """Path of the settings' JSON Schema (draft 2020-12), relative to the manifest."""
     limits: Limits = Limits()
     """Bounds of one call."""
-    isolation: Literal["call"] = "call"
-    """`call`: a fresh instance for every call."""
+    isolation: Literal["call", "tenant"] = "call"
+    """`call`: a fresh instance for every call. `tenant`: one live instance for each tenant, for runtimes
+    that are slow to start (CPython, QuickJS)."""
+    recycle: Recycle = Recycle()
+    """When a live instance is dropped and begun anew (`isolation = "tenant"`)."""
     build: Build | None = None
     """How the component is made."""
 

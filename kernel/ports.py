@@ -342,6 +342,32 @@ class GuestCall:
     context: Context
     grants: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    replay: Replay | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostExchange:
+    """One host call as it was answered. ``function`` is ``kv.get`` or ``wasi:random/random.get-random-u64``;
+    ``arguments`` and ``answer`` are JSON-ready; ``failed`` says that the answer is the failure's code and message."""
+
+    function: str
+    arguments: tuple[Any, ...]
+    answer: Any
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Answers to give instead of asking the outside.
+
+    ``strict`` wants the same host calls in the same order and gives each its recorded answer, clocks
+    and random included. Otherwise (a mirrored call) only what leaves the platform is answered from
+    the recording, by function and arguments; what is not in it is answered ``unavailable``, and
+    everything else is asked for real.
+    """
+
+    exchanges: tuple[HostExchange, ...]
+    strict: bool = True
 
 
 @dataclass(slots=True)
@@ -362,12 +388,20 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class GuestUsage:
-    """What a call used. Times in microseconds, memory in bytes."""
+    """What a call used. Times in microseconds, memory in bytes.
+
+    ``uses`` counts what it asked of the host, as narrowly as a manifest can name it: ``kv.get``,
+    ``http.send GET api.example.com``, ``events.emit lead.scored``, ``secrets.use crm_token``.
+    """
 
     wall_us: int
     memory_bytes: int
     host_calls: int
     http_bytes: int
+    cpu_us: int = 0
+    kv_bytes: int = 0
+    ai_tokens: int = 0
+    uses: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +420,7 @@ class GuestResult:
     effects: Effects
     usage: GuestUsage
     logs: tuple[LogLine, ...] = ()
+    recording: tuple[HostExchange, ...] = ()
 
 
 class GuestRuntime(Protocol):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NewType, Protocol, TypeVar
 
 from kernel.context import Context, Principal
-from kernel.errors import ServiceMissing
+from kernel.errors import KeelstoneError, ServiceMissing
 from kernel.manifest import PluginManifest
 from kernel.permissions import Permission
 from kernel.ports import (
@@ -163,8 +163,8 @@ class ActivationControl(Protocol):
         """Whether the release can be called in this process."""
         ...
 
-    def watch_calls(self, observer: Callable[[GuestCall, GuestResult | None], None]) -> None:
-        """Call ``observer`` after each guest call (None if it failed)."""
+    def watch_calls(self, observer: Callable[[GuestCall, GuestResult | KeelstoneError], None]) -> None:
+        """Call ``observer`` after each guest call, with its result or the error that it came to."""
         ...
 
 

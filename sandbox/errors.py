@@ -6,10 +6,10 @@ what its author or the operator can do (``fix``).
 
 from __future__ import annotations
 
-from kernel.errors import KeelstoneError
+from kernel.errors import GuestFailure
 
 
-class SandboxError(KeelstoneError):
+class SandboxError(GuestFailure):
     """Base of everything that the WebAssembly host refuses or reports."""
 
     code, status, title = "sandbox", 502, "A sandboxed plugin failed"

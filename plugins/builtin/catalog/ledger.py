@@ -23,15 +23,16 @@ class ExecutionLedger:
         self._sums: dict[Key, list[int]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def note(self, call: GuestCall, result: GuestResult | None) -> None:
-        """Count one call; None means that it failed."""
+    def note(self, call: GuestCall, result: GuestResult | KeelstoneError) -> None:
+        """Count one call with what it came to."""
         # A plugin that observes plugin.executed would otherwise keep itself busy for ever.
         if call.hook == "event_received" and _OWN_EVENT in call.payload:
             return
         sums = self._sums.setdefault((call.context.tenant, call.plugin, call.version, call.hook), [0, 0, 0])
         sums[0] += 1
-        sums[1] += result is None
-        sums[2] += result.usage.wall_us if result else 0
+        sums[1] += isinstance(result, KeelstoneError)
+        used = getattr(result, "usage", None)
+        sums[2] += used.wall_us if used is not None else 0
 
     def start(self) -> None:
         """Flush every ``interval`` from now on."""

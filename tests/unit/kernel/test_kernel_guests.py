@@ -127,7 +127,7 @@ async def test_a_reply_that_does_not_fit_is_a_failure_that_names_the_place(hook,
         await call(payload, Context("acme"))
     assert told in caught.value.detail
     assert (caught.value.plugin, caught.value.hook, caught.value.tenant) == ("acme/hello", hook, "acme")
-    assert seen == [None]
+    assert [type(s) for s in seen] == [PluginFailed]
     assert guests.active("acme/hello", "1.0.0") == 0
 
 
@@ -139,15 +139,15 @@ async def test_an_output_that_is_not_json_is_a_failure(text):
         await call(DRAFT, Context("acme"))
 
 
-async def test_watchers_see_each_call_with_its_use_and_failures_as_none():
+async def test_watchers_see_each_call_with_its_use_or_its_failure():
     runtime, guests, call = setup({})
     seen = []
-    guests.watch(lambda c, r: seen.append((c.hook, r and r.usage.wall_us)))
+    guests.watch(lambda c, r: seen.append((c.hook, r.detail if isinstance(r, KeelstoneError) else r.usage.wall_us)))
     await call(DRAFT, Context("acme"))
     runtime.answer = KeelstoneError("trapped")
     with pytest.raises(KeelstoneError):
         await call(DRAFT, Context("acme"))
-    assert seen == [("user_creating", 10), ("user_creating", None)]
+    assert seen == [("user_creating", 10), ("user_creating", "trapped")]
 
 
 async def test_calls_under_way_are_counted_and_end_in_the_release_they_began_with():

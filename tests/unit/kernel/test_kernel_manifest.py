@@ -99,7 +99,7 @@ def capability(**members):
         ({"required": True}, "only built-in plugins can be required"),
         ({"build": {"language": "cobol", "source": "x"}}, "build.language"),
         ({"keywords": [f"k{n}" for n in range(21)]}, "keywords:"),
-        ({"isolation": "tenant"}, "isolation:"),
+        ({"isolation": "none"}, "isolation:"),
     ],
 )
 def test_a_wrong_manifest_is_refused_and_the_key_named(changes, key):

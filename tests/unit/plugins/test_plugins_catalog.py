@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel.errors import GuestFailure
 from plugin_sdk import (
     ActivationState,
     Conflict,
@@ -192,7 +193,7 @@ async def test_calls_are_summed_by_tenant_and_hook_and_told_once():
     database = FakeDatabase()
     ledger = ExecutionLedger(database)
     ledger.note(call(), result(10))
-    ledger.note(call(), None)
+    ledger.note(call(), GuestFailure("trapped"))
     ledger.note(call("globex"), result(0))
     await ledger.flush()
     await ledger.flush()
