@@ -24,6 +24,7 @@ from kernel.adapters.local_blobs import LocalBlobs
 from kernel.adapters.local_keys import open_keys
 from kernel.adapters.otlp import open_otlp
 from kernel.adapters.sql import SqlDatabase, open_database
+from kernel.causation import MAX_HOPS
 from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
 from kernel.context import new_id, system_context
 from kernel.discovery import COMPONENT_INSPECTOR, GUEST_RUNTIME, Found, HeldBack, choose, find_plugins, load_entry_point
@@ -332,7 +333,9 @@ def _observer(hooks: Dispatcher, kv: KvStore, impl: Implementation) -> EventHand
         if effects:
             await save_effects(transaction, kv, event.tenant, impl.plugin, effects)
 
-    return EventHandler(f"plugin:{impl.plugin}", impl.manifest.events.subscribes, handle, replayable=False)
+    return EventHandler(
+        f"plugin:{impl.plugin}", impl.manifest.events.subscribes, handle, replayable=False, max_hops=MAX_HOPS
+    )
 
 
 def _log_line(call: GuestCall, line: LogLine) -> None:

@@ -19,7 +19,7 @@ import orjson
 
 from kernel.causation import use_cause
 from kernel.context import Context, system_context, use_context
-from kernel.errors import BackendUnavailable, NotFound
+from kernel.errors import BackendUnavailable, EventChainTooLong, NotFound
 from kernel.events import Event, NewEvent, from_cloudevent, matches
 from kernel.ports import ALL_TENANTS, Bus, BusMessage, ConsumerStore, Database, DeadLetter, Subscription, Transaction
 from kernel.resilience import Backoff
@@ -36,13 +36,15 @@ class EventHandler:
     ``types`` are event types, or patterns such as ``user.*``. ``handle`` gets the event and a
     transaction in the event's tenant, which opens at its first use: slow work done before that (a call
     into a sandbox, HTTP) holds no lock. ``replayable`` is False for handlers with effects outside the
-    database, which must not happen again when history is read anew.
+    database, which must not happen again when history is read anew. ``max_hops`` is how far down a
+    chain of consequences an event may be; one beyond is parked unhandled, so that cycles end.
     """
 
     consumer: str
     types: tuple[str, ...]
     handle: Handle
     replayable: bool = True
+    max_hops: int | None = None
 
     def takes(self, event: Event) -> bool:
         """Whether the event is of one of the types."""
@@ -179,7 +181,7 @@ class ConsumerRunner:
     async def handle_once(self, handler: EventHandler, event: Event, *, parked: bool = False) -> None:
         """One attempt: handler, ledger and, if ``parked``, leaving the dead letters, in one commit."""
         context = system_context(event.tenant, event.correlation_id or None)
-        with use_context(context), use_cause(event.id):
+        with use_context(context), use_cause(event.id, event.hops):
             try:
                 async with LazyTransaction(self._database, event.tenant, context) as lazy:
                     await handler.handle(event, lazy)
@@ -198,6 +200,9 @@ class ConsumerRunner:
         if state == "handled":
             return
         if state == "parked" and await self._park(handler, event, "waits behind an earlier event", 0, behind=True):
+            return
+        if handler.max_hops is not None and event.hops > handler.max_hops:
+            await self._park(handler, event, describe(_too_far(handler, event)), 0, behind=False)
             return
         attempt = 0
         while True:
@@ -279,6 +284,16 @@ class DeadLetters:
             tenant=event.tenant,
             fix="Switch the plugin on again, or discard the events.",
         )
+
+
+def _too_far(handler: EventHandler, event: Event) -> EventChainTooLong:
+    return EventChainTooLong(
+        f"{event.type} is too distant a consequence for {handler.consumer}: plugins answer each other's events.",
+        tenant=event.tenant,
+        expected=f"at most {handler.max_hops} hops, each doubling counted as one",
+        found=event.hops,
+        fix="Switch one of the plugins off, then discard the event; retrying lets the chain go on by one event.",
+    )
 
 
 def describe(error: BaseException) -> str:

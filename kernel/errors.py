@@ -221,6 +221,12 @@ class SchemaIncompatible(KeelstoneError):
     code, status, title = "schema-incompatible", 409, "Schema change breaks readers"
 
 
+class EventChainTooLong(KeelstoneError):
+    """An event is too distant a consequence of what began its chain; it is parked, and the chain ends."""
+
+    code, status, title = "event-chain", 409, "Plugins answer each other's events without end"
+
+
 class BackendUnavailable(KeelstoneError):
     """A database, bus, cache or blob store does not answer."""
 

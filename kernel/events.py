@@ -63,6 +63,12 @@ class Event:
         """Correlation id of the work that made the event; empty if unknown."""
         return str(self.metadata.get("correlation_id", ""))
 
+    @property
+    def hops(self) -> int:
+        """Distance from the event that began the chain it is a consequence of (``kernel.causation``)."""
+        found = self.metadata.get("hops", 0)
+        return found if isinstance(found, int) else 0
+
     def view(self) -> EventView:
         """The event as hooks' observers get it."""
         return EventView(

@@ -56,7 +56,9 @@ class SqlEventStore:
         if not events:
             return []
         self._database.check_events(stream, events)
-        append = Append.prepare(tenant, stream, events, expected_version, event_metadata(current_context()))
+        append = Append.prepare(
+            tenant, stream, events, expected_version, event_metadata(current_context(), len(events))
+        )
         waiting = _Waiting(append, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if self._writer is None:

@@ -119,7 +119,7 @@ class SqlTransaction(AbstractAsyncContextManager["SqlTransaction"]):
                 found=tenant,
             )
         self._database.check_events(stream, events)
-        metadata = event_metadata(self._context)
+        metadata = event_metadata(self._context, len(events))
         self._appends.append(Append.prepare(owner, stream, events, expected_version, metadata))
 
     def after_commit(self, callback: Callable[[], None]) -> None:
@@ -183,15 +183,16 @@ class SqlTransaction(AbstractAsyncContextManager["SqlTransaction"]):
                 _log.exception("A callback after commit failed.")
 
 
-def event_metadata(context: Context | None) -> Mapping[str, Any]:
-    """What an event says about the work that made it."""
+def event_metadata(context: Context | None, count: int = 1) -> Mapping[str, Any]:
+    """What each of ``count`` events emitted together says about the work that made it."""
     filled: dict[str, Any] = {}
     if context is not None:
         filled["correlation_id"] = context.correlation_id
         filled["principal"] = context.principal.id
     cause = current_cause()
     if cause is not None:
-        filled["causation_id"] = cause
+        filled["causation_id"] = cause.id
+        filled["hops"] = cause.hops_of(count)
     return filled
 
 

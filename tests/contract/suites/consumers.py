@@ -115,7 +115,40 @@ class ConsumersSuite:
         await runner_of(database, EventHandler("echo", ("demo.left",), echo)).deliver(event)
         (echoed,) = await database.events.read_stream("acme", "echo")
         assert seen == [("acme", "c-7")]
-        assert echoed.metadata == {"correlation_id": "c-7", "principal": "system", "causation_id": event.id}
+        assert echoed.metadata == {
+            "correlation_id": "c-7",
+            "principal": "system",
+            "causation_id": event.id,
+            "hops": 1,
+        }
+
+    async def test_a_chain_of_consequences_ends_where_its_handler_says(self, database: SqlDatabase) -> None:
+        async def again(event: Event, transaction: Transaction) -> None:
+            transaction.emit("echo", NewEvent("demo.left", {"n": event.data["n"] + 1}))
+
+        handler = EventHandler("again", ("demo.left",), again, max_hops=3)
+        runner = runner_of(database, handler)
+        begun = await some_events(database, 1)
+        for _ in range(5):
+            newest = (await database.events.read_stream("acme", "echo") or begun)[-1]
+            await runner.deliver(newest)
+        assert [e.hops for e in await database.events.read_stream("acme", "echo")] == [1, 2, 3, 4]
+        (letter,) = await database.consumers.dead_letters("acme")
+        assert (letter.event.hops, letter.attempts) == (4, 0)
+        assert "EventChainTooLong" in letter.error
+        # An operator who wants it lets it go on, by one event.
+        assert await DeadLetters(database, database.consumers, [runner]).retry("acme", "again", "echo") == 1
+        (*_, newest) = await database.events.read_stream("acme", "echo")
+        await runner.deliver(newest)
+        assert [x.event.hops for x in await database.consumers.dead_letters("acme")] == [5]
+
+    async def test_events_that_multiply_come_to_their_end_sooner(self, database: SqlDatabase) -> None:
+        async def twice(event: Event, transaction: Transaction) -> None:
+            transaction.emit("echo", *(NewEvent("demo.left", {"n": n}) for n in range(4)))
+
+        (event,) = await some_events(database, 1)
+        await runner_of(database, EventHandler("twice", ("demo.left",), twice)).deliver(event)
+        assert [e.hops for e in await database.events.read_stream("acme", "echo")] == [3] * 4
 
     async def test_a_handler_sees_and_writes_its_tenants_rows_only(self, database: SqlDatabase) -> None:
         recorder = Recorder()
