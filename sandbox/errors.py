@@ -109,3 +109,34 @@ class ArtifactMissing(SandboxError):
     """The component has not been compiled for this engine, or its artifact was damaged: prepare it again."""
 
     code, status, title = "artifact-missing", 503, "A plugin is not prepared"
+
+
+class ReplayDiverged(SandboxError):
+    """A replayed guest called the host otherwise than in its recording."""
+
+    code, status, title = "replay-diverged", 409, "The replay took another way"
+
+
+class NeedsThread(SandboxError):
+    """A call that runs in place wants something that must be waited for: it is repeated in a thread.
+    Never leaves the sandbox."""
+
+    code, status, title = "needs-thread", 503, "The call must run in a thread"
+
+
+class GuestTableLimit(SandboxError):
+    """The guest wanted more tables, or more elements in them, than it may have."""
+
+    code, title = "guest-table-limit", "A plugin wanted too large tables"
+
+
+class GuestInstanceLimit(SandboxError):
+    """The guest consists of more core instances or memories than it may have."""
+
+    code, title = "guest-instance-limit", "A plugin is made of too many parts"
+
+
+class GuestFuelLimit(SandboxError):
+    """The guest used up the fuel that its tenant's plan gives a call."""
+
+    code, status, title = "guest-fuel-limit", 504, "A plugin worked too much"

@@ -14,24 +14,30 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import orjson
 
 from kernel.events import NewEvent
-from kernel.ports import Effects, GuestCall, KvStore, KvValue, LogLine
+from kernel.ports import Effects, GuestCall, GuestUsage, HostExchange, KvStore, KvValue, LogLine
 from sandbox.abi import Err
-from sandbox.egress import Egress, EgressRefused, EgressRequest
-from sandbox.errors import GuestCancelled, GuestHostCallLimit
+from sandbox.egress import MAX_URL_CHARS, Egress, EgressRefused, EgressRequest
+from sandbox.errors import GuestCancelled, GuestHostCallLimit, NeedsThread
 from sandbox.policy import HOST_CALL_GRACE, MAX_KEY_CHARS, MAX_LISTED_KEYS, MAX_LOG_CHARS, WASI_CALLS, EffectiveLimits
+from sandbox.recording import LEAVES, Recorder, Replayer
 from sandbox.schemas import problem_with
-from sandbox.wasi import WasiCalls
+from sandbox.wasi import NONDETERMINISTIC, WasiCalls, from_json, to_json
 
 T = TypeVar("T")
 EventSchemas = Callable[[str], Mapping[str, Any] | None]
 """The JSON Schema of an event type, or None if it is not registered."""
 
 _log = logging.getLogger("keelstone.sandbox")
+_NO_DEADLINE = float("inf")
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,17 @@ class Refused(Exception):
 
 
 class HostCalls:
-    """The host as one call sees it, with what that call has used and wants saved."""
+    """The host as one call sees it, with what that call has used and wants saved.
+
+    Made for every call, so cheap to make: what a call may never need is made when it is.
+    ``in_place`` says that the guest runs on the event loop's own thread, where nothing can be waited for.
+    """
+
+    __slots__ = (
+        "_effects", "_kv_usage", "_log_lines", "_loop", "_recorder", "_replayer", "_services", "_stored", "_uses",
+        "_wasi", "_wasi_calls", "ai_tokens", "call", "cancelled", "deadline", "host_calls", "http_bytes", "in_place",
+        "kv_bytes", "limits", "logs", "stderr", "stopped",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -63,36 +79,104 @@ class HostCalls:
     ) -> None:
         self.call = call
         self.limits = limits
-        self.deadline = float("inf")
-        self.effects = Effects()
-        self.logs: list[LogLine] = []
-        self.stderr: list[str] = []
+        self.deadline = _NO_DEADLINE
+        self.in_place = False
+        self.cancelled = False
+        self.stopped: BaseException | None = None
         self.host_calls = 0
         self.http_bytes = 0
-        self.stopped: BaseException | None = None
-        self.cancelled = False
+        self.kv_bytes = 0
+        self.ai_tokens = 0
+        self.logs: list[LogLine] = []
+        self.stderr: list[str] = []
         self._services = services
         self._loop = loop
+        self._effects: Effects | None = None
+        self._uses: dict[str, int] | None = None
+        self._recorder: Recorder | None = None
+        self._replayer = None if call.replay is None else Replayer(call.replay)
         self._wasi: WasiCalls | None = None
         self._wasi_calls = 0
         self._log_lines = 0
-        self._stored: dict[str, KvValue | None] = {}
+        self._stored: dict[str, KvValue | None] | None = None
         self._kv_usage: tuple[int, int] | None = None
+
+    # ------------------------------------------------------------------ what a call came to
+
+    @property
+    def effects(self) -> Effects:
+        """What the call wants saved."""
+        if self._effects is None:
+            self._effects = Effects()
+        return self._effects
+
+    @property
+    def recording(self) -> tuple[HostExchange, ...]:
+        """Every host call so far as it was answered, clocks and random included."""
+        return () if self._recorder is None else tuple(self._recorder.exchanges)
+
+    def usage(self, wall_us: int, cpu_us: int, memory_bytes: int) -> GuestUsage:
+        """What the call has used until now; the guest's times and memory are the caller's to know."""
+        return GuestUsage(
+            wall_us, memory_bytes, self.host_calls, self.http_bytes, cpu_us, self.kv_bytes, self.ai_tokens,
+            _NOTHING if self._uses is None else self._uses,
+        )  # fmt: skip
+
+    def _use(self, what: str) -> None:
+        if self._uses is None:
+            self._uses = {}
+        self._uses[what] = self._uses.get(what, 0) + 1
+
+    def _record(self, function: str, arguments: tuple[Any, ...], answer: Any, failed: bool = False) -> None:
+        if self._recorder is None:
+            self._recorder = Recorder()
+        self._recorder.add(function, arguments, answer, failed)
 
     # ------------------------------------------------------------------ the door
 
     def host(self, interface: str, function: str) -> Callable[..., Any]:
         """The implementation of a function of ``keelstone:plugin``, behind the gate."""
-        run = _FUNCTIONS[interface, function]
+        return partial(self._gate, interface, function)
 
-        def gated(*arguments: Any) -> Any:
-            try:
+    def _gate(self, interface: str, function: str, *arguments: Any) -> Any:
+        name = f"{interface}.{function}"
+        try:
+            if self._replayer is not None:
+                answer = self._replayed(self._replayer, interface, function, arguments)
+            else:
                 self._enter(interface)
-                return run(self, *arguments)
-            except Refused as refused:
-                return Err({"code": refused.code, "message": refused.message})
+                answer = self._run(interface, function, arguments)
+        except Refused as refused:
+            failure = {"code": refused.code, "message": refused.message}
+            self._record(name, arguments, failure, failed=True)
+            return Err(failure)
+        self._record(name, arguments, answer)
+        return answer
 
-        return gated
+    def _run(self, interface: str, function: str, arguments: tuple[Any, ...]) -> Any:
+        if interface not in _SAY_MORE:
+            self._use(f"{interface}.{function}")
+        return _FUNCTIONS[interface, function](self, *arguments)
+
+    def _replayed(self, replayer: Replayer, interface: str, function: str, arguments: tuple[Any, ...]) -> Any:
+        name = f"{interface}.{function}"
+        if not replayer.strict:
+            self._enter(interface)
+            if name not in LEAVES:
+                return self._run(interface, function, arguments)
+            found = replayer.left(name, arguments)
+            if found is None:
+                raise Refused("unavailable", "a mirrored call does not leave the platform, and this was not recorded")
+        else:
+            self._count()
+            found = replayer.next(name, arguments)
+        self._use(name)
+        if found.failed:
+            raise Refused(found.answer["code"], found.answer["message"])
+        again = _KEPT.get((interface, function))
+        if again is not None:
+            again(self, *arguments)
+        return found.answer
 
     def wasi(self, name: str, function: str) -> Callable[..., Any]:
         """The implementation of a WASI function that our small WASI has."""
@@ -101,9 +185,21 @@ class HostCalls:
             raise self._too_many(WASI_CALLS, self._wasi_calls, "Call clocks, random and print less often.")
         if self._wasi is None:
             self._wasi = WasiCalls(self._stdio)
-        return self._wasi.function(name, function)
+        run = self._wasi.function(name, function)
+        return partial(self._observed, f"wasi:{name}.{function}", run) if name in NONDETERMINISTIC else run
 
-    def _enter(self, interface: str) -> None:
+    def _observed(self, name: str, run: Callable[..., Any], *arguments: Any) -> Any:
+        replayer = self._replayer
+        if replayer is not None and replayer.strict:
+            recorded = replayer.next(name, arguments).answer
+            answer = from_json(recorded)
+        else:
+            answer = run(*arguments)
+            recorded = to_json(answer)
+        self._record(name, arguments, recorded)
+        return answer
+
+    def _count(self) -> None:
         self.host_calls += 1
         if self.cancelled:
             raise GuestCancelled("The call was given up while it ran.", plugin=self.call.plugin, hook=self.call.hook)
@@ -111,6 +207,9 @@ class HostCalls:
             raise self._too_many(
                 self.limits.host_calls, self.host_calls, "Stop when a host call answers `limit`, or raise host_calls."
             )
+
+    def _enter(self, interface: str) -> None:
+        self._count()
         if self.host_calls > self.limits.host_calls:
             raise Refused("limit", f"more than {self.limits.host_calls} host calls (limits.host_calls)")
         if not self._granted(interface):
@@ -131,6 +230,7 @@ class HostCalls:
             expected=f"at most {allowed}",
             found=found,
             fix=fix,
+            extra={"limit": "host_calls", "used": found, "allowed": allowed},
         )
 
     def remaining(self) -> float:
@@ -138,6 +238,10 @@ class HostCalls:
         return max(0.0, self.deadline - time.monotonic())
 
     def _await(self, work: Coroutine[Any, Any, T], what: str) -> T:
+        if self.in_place:
+            # The loop that would do the work is the very thread that waits here.
+            work.close()
+            raise NeedsThread(f"{what} must be waited for.", plugin=self.call.plugin, hook=self.call.hook)
         if self._loop is None or self._loop.is_closed():
             work.close()
             raise Refused("unavailable", f"{what} cannot be reached")
@@ -187,6 +291,7 @@ class HostCalls:
             return self.effects.kv_writes[key]
         found = self._load(key)
         self.effects.kv_reads[key] = found.version if found else 0
+        self.kv_bytes += len(found.value.encode()) if found else 0
         return found.value if found else None
 
     def kv_set(self, key: str, value: str) -> None:
@@ -200,6 +305,7 @@ class HostCalls:
         if used > self.limits.kv_bytes:
             raise Refused("limit", f"more than {self.limits.kv_bytes >> 10} KiB of state (limits.kv_kb)")
         self._kv_usage = keys, used
+        self.kv_bytes += after
         self.effects.kv_writes[key] = value
 
     def kv_delete(self, key: str) -> None:
@@ -227,6 +333,8 @@ class HostCalls:
         return self._services.kv, self.call.context.tenant, self.call.plugin
 
     def _load(self, key: str) -> KvValue | None:
+        if self._stored is None:
+            self._stored = {}
         if key not in self._stored:
             kv, tenant, plugin = self._kv()
             self._stored[key] = self._await(kv.get(tenant, plugin, key), "the key-value store")
@@ -257,6 +365,7 @@ class HostCalls:
         capability = self.call.manifest.capabilities.http
         if self._services.egress is None or capability is None:
             raise Refused("unavailable", "there is no way out")
+        self._use(_http_use(request))
         try:
             answer = self._await(
                 self._services.egress.send(
@@ -304,6 +413,7 @@ class HostCalls:
         problem = problem_with(content, self._schema(event_type))
         if problem:
             raise Refused("invalid", problem)
+        self._use(f"events.emit {event_type}")
         self.effects.events.append(NewEvent(event_type, content))
 
     def _schema(self, event_type: str) -> Mapping[str, Any]:
@@ -320,6 +430,14 @@ class HostCalls:
             self._wasi.flush_log()
 
 
+def _http_use(request: Mapping[str, Any]) -> str:
+    try:
+        host = urlsplit(request["url"][:MAX_URL_CHARS]).hostname or ""
+    except ValueError:
+        host = ""
+    return f"http.send {request['method'][:10]} {host[:253]}"
+
+
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("log", "write"): HostCalls.log_write,
     ("config", "get"): HostCalls.config_get,
@@ -330,3 +448,16 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("http", "send"): HostCalls.http_send,
     ("events", "emit"): HostCalls.events_emit,
 }
+
+_SAY_MORE = frozenset({"http", "events"})
+"""Interfaces whose functions tell themselves, more narrowly than by name, what was used."""
+
+_KEPT: dict[tuple[str, str], Callable[..., Any]] = {
+    ("log", "write"): HostCalls.log_write,
+    ("kv", "set"): lambda host, key, value: host.effects.kv_writes.__setitem__(key, value),
+    ("kv", "delete"): lambda host, key: host.effects.kv_writes.__setitem__(key, None),
+    ("events", "emit"): lambda host, event_type, data: host.effects.events.append(
+        NewEvent(event_type, orjson.loads(data))
+    ),
+}
+"""What a replayed call still leaves behind, so that its effects can be looked at."""

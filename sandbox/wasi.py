@@ -75,12 +75,31 @@ WASI: dict[str, dict[str, Signature]] = {
 }
 """The functions that answer, by interface."""
 
+NONDETERMINISTIC = frozenset(
+    {"clocks/wall-clock", "clocks/monotonic-clock", "random/random", "random/insecure", "random/insecure-seed"}
+)
+"""Interfaces whose answers a recording must hold."""
+
 _MEMBERS = {
     ("clocks/wall-clock", "now"): "wall_now",
     ("clocks/wall-clock", "resolution"): "wall_resolution",
     ("clocks/monotonic-clock", "now"): "monotonic_now",
     ("clocks/monotonic-clock", "resolution"): "monotonic_resolution",
 }
+
+
+def to_json(answer: Any) -> Any:
+    """An answer of NONDETERMINISTIC as JSON can say it."""
+    if isinstance(answer, bytes):
+        return {"hex": answer.hex()}
+    return list(answer) if isinstance(answer, tuple) else answer
+
+
+def from_json(recorded: Any) -> Any:
+    """The answer that :func:`to_json` was given."""
+    if isinstance(recorded, dict) and "hex" in recorded:
+        return bytes.fromhex(recorded["hex"])
+    return tuple(recorded) if isinstance(recorded, list) else recorded
 
 
 class WasiCalls:
