@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from wasmtime import _ffi as ffi
-from wasmtime.component import Component, ComponentInstanceType, FuncType, Linker, ResourceType
+from wasmtime.component import Component, ComponentInstanceType, ExportIndex, FuncType, Linker, ResourceType
 
 from sandbox import abi
 from sandbox.contract import HANDLE_TYPE, KEELSTONE, Signature, keelstone_interface, wasi_interface
@@ -39,21 +39,13 @@ class CallAtHand(Protocol):
 
 
 class CurrentCall(threading.local):
-    """What one thread needs to run calls of one guest: the call at hand, where host functions find
-    it, and the C structures, which are dear to make and the same for every call."""
+    """The call at hand of each thread, where host functions find it."""
 
-    def __init__(self, memories: tuple[tuple[int, int], ...] = ()) -> None:
-        self.call: CallAtHand | None = None
-        self.instance = ffi.wasmtime_component_instance_t()
-        self.function = ffi.wasmtime_component_func_t()
-        self.result = abi.Value()
-        self.texts = (abi.Value * 2)()
-        for text in self.texts:
-            text.kind = ffi.WASMTIME_COMPONENT_STRING.value
-        self.memories = [_memory_handle(core, index) for core, index in memories]
+    call: CallAtHand | None = None
 
 
-def _memory_handle(core: int, index: int) -> Any:
+def memory_handle(core: int, index: int) -> Any:
+    """A handle of a linear memory, whose store is yet to be set: the C API makes none for components."""
     handle = ffi.wasmtime_memory_t()
     setattr(handle._anon_1, "__private1", core)
     setattr(handle, "__private2", index)
@@ -76,6 +68,23 @@ class Linked:
     def __init__(self, linker: Linker, callbacks: list[Any]) -> None:
         self.linker = linker
         self._callbacks = callbacks
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A linked component with what calling it needs. ``memories`` are (core instance, memory) numbers."""
+
+    component: Component
+    linked: Linked
+    export: ExportIndex
+    current: CurrentCall
+    memories: tuple[tuple[int, int], ...]
+    engine: Any
+
+    @property
+    def pointers(self) -> tuple[Any, Any, Any, Any]:
+        """C pointers of the engine, the linker, the component and the export."""
+        return self.engine, self.linked.linker.ptr(), self.component.ptr(), self.export.ptr()
 
 
 def check_types(component: Component, engine: SandboxEngine, table: HostTable) -> list[str]:

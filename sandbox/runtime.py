@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from kernel.errors import BulkheadFull
 from kernel.manifest import PluginManifest
-from kernel.ports import GuestCall, GuestResult, GuestUsage, LogLine
+from kernel.ports import GuestCall, GuestResult, LogLine
 from kernel.settings import Settings
 from sandbox.artifacts import ArtifactStore
 from sandbox.binary import outline
@@ -25,11 +27,15 @@ from sandbox.errors import (
     GuestInputTooLarge,
     GuestMemoryLimit,
     GuestTimeLimit,
+    NeedsThread,
     SandboxError,
 )
-from sandbox.guest import Guest, Outcome
+from sandbox.guest import Guest
 from sandbox.hostcalls import HostCalls, HostServices
-from sandbox.policy import effective_limits
+from sandbox.lanes.answers import Outcome
+from sandbox.live import LiveInstances, Seat
+from sandbox.placement import IN_PLACE_SECONDS, stack_is_large_enough
+from sandbox.policy import EffectiveLimits, effective_limits
 from sandbox.pool import WorkerPool
 from sandbox.schemas import check_event_schema
 
@@ -37,6 +43,7 @@ LogSink = Callable[[GuestCall, LogLine], None]
 """Takes every line that a guest wrote, whether its call succeeded or not."""
 
 _log = logging.getLogger("keelstone.sandbox")
+_NEVER = float("inf")
 
 
 class SandboxRuntime:
@@ -54,6 +61,9 @@ class SandboxRuntime:
         self._compiling = asyncio.Lock()
         self._under_way: Counter[tuple[str, str]] = Counter()
         self._hosts: set[HostCalls] = set()
+        # Half of the pool at most: fresh calls must always find room.
+        self._live = LiveInstances(settings.sandbox_slots // 2)
+        self._stacks: dict[int, bool] = {}
 
     async def prepare(self, digest: str, component: bytes, manifest: PluginManifest) -> None:
         """Compile (once, in a separate process) and check the component. Raises SandboxError."""
@@ -114,20 +124,30 @@ class SandboxRuntime:
         return Guest(artifact.component, self._engine, artifact.memories, artifact.imports)
 
     async def call(self, call: GuestCall) -> GuestResult:
-        """Run one call in a fresh instance. Raises SandboxError's subclasses, and BulkheadFull."""
+        """Run one call. Raises SandboxError's subclasses, each with what the call had used, and BulkheadFull."""
         limits = effective_limits(call.manifest.limits, self._settings)
-        size = len(call.payload.encode("utf-8", "replace"))
-        if size > limits.input:
-            raise GuestInputTooLarge(
-                "The payload is larger than the plugin takes.",
-                plugin=call.plugin,
-                hook=call.hook,
-                tenant=call.context.tenant,
-                expected=f"at most {limits.input} bytes (limits.input_kb)",
-                found=f"{size} bytes",
-                fix="Send less, or raise limits.input_kb in plugin.toml.",
-            )
         guest = self._guests.get(call.digest) or await self._load(call.digest)
+        if len(call.payload) * 4 > limits.input:
+            _check_input(call, limits)
+        seat = self._live.seat(call) if call.manifest.isolation == "tenant" else None
+        if guest.placement.in_place(call.hook) and (seat is None or seat.warm(call)) and self._may_run_here():
+            host = HostCalls(call, limits, self._services)
+            host.in_place = True
+            try:
+                outcome = _run(guest, host, seat, IN_PLACE_SECONDS)
+            except NeedsThread:
+                guest.placement.waits(call.hook)
+            except GuestTimeLimit:
+                if _seconds(host) < IN_PLACE_SECONDS:
+                    self._tell(host)
+                    raise
+                guest.placement.overran()
+            except BaseException:
+                self._tell(host)
+                raise
+            else:
+                guest.placement.note(outcome.wall_us)
+                return self._result(host, outcome, outcome.wall_us)
         key = (call.plugin, call.context.tenant)
         if self._under_way[key] >= limits.concurrency:
             raise BulkheadFull(
@@ -138,28 +158,50 @@ class SandboxRuntime:
                 expected=f"at most {limits.concurrency} at once (limits.concurrency)",
                 found=self._under_way[key],
                 fix="Try again, or raise limits.concurrency in plugin.toml.",
+                extra={"limit": "concurrency", "allowed": limits.concurrency, "used": self._under_way[key]},
             )
         host = HostCalls(call, limits, self._services, asyncio.get_running_loop())
         self._under_way[key] += 1
         self._hosts.add(host)
         try:
-            outcome = await self._pool.submit(call.plugin, partial(_run, guest, host))
+            if seat is None:
+                outcome, cpu_us = await self._pool.submit(call.plugin, partial(_run_in_thread, guest, host, None))
+            else:
+                async with seat.turn:
+                    outcome, cpu_us = await self._pool.submit(call.plugin, partial(_run_in_thread, guest, host, seat))
         except asyncio.CancelledError:
             # The guest cannot be stopped at once, but its next host call ends it and nothing is saved.
             host.cancelled = True
+            self._tell(host)
+            raise
+        except BaseException:
+            self._tell(host)
             raise
         finally:
             self._hosts.discard(host)
             self._under_way[key] -= 1
             if not self._under_way[key]:
                 del self._under_way[key]
+        guest.placement.note(outcome.wall_us)
+        return self._result(host, outcome, cpu_us)
+
+    def _result(self, host: HostCalls, outcome: Outcome, cpu_us: int) -> GuestResult:
+        if host.logs:
             self._tell(host)
         return GuestResult(
             output=outcome.output,
             effects=host.effects,
-            usage=GuestUsage(outcome.wall_us, outcome.memory_bytes, host.host_calls, host.http_bytes),
+            usage=host.usage(outcome.wall_us, cpu_us, outcome.memory_bytes),
             logs=tuple(host.logs),
+            recording=host.recording,
         )
+
+    def _may_run_here(self) -> bool:
+        thread = threading.get_ident()
+        found = self._stacks.get(thread)
+        if found is None:
+            found = self._stacks[thread] = stack_is_large_enough()
+        return found
 
     def _tell(self, host: HostCalls) -> None:
         if self._log_sink is not None:
@@ -170,27 +212,62 @@ class SandboxRuntime:
         """Delete the compiled artifact. Calls under way keep theirs."""
         self._guests.pop(digest, None)
         self._loading.pop(digest, None)
+        self._live.forget(digest)
         await asyncio.to_thread(self._store.delete, digest)
 
     async def close(self) -> None:
         """End the calls under way and stop the threads."""
         for host in tuple(self._hosts):
             host.cancelled = True
+        self._engine.interrupt_all()
+        await asyncio.to_thread(self._pool.close)
+        self._live.close()
         await asyncio.to_thread(self._shut)
 
     def _shut(self) -> None:
-        self._engine.interrupt_all()
-        self._pool.close()
         self._guests.clear()
         self._engine.close()
 
 
-def _run(guest: Guest, host: HostCalls) -> Outcome:
-    """In a worker thread: one call, within what is left of its time."""
-    call, limits = host.call, host.limits
+def _check_input(call: GuestCall, limits: EffectiveLimits) -> None:
+    size = len(call.payload.encode("utf-8", "replace"))
+    if size > limits.input:
+        raise GuestInputTooLarge(
+            "The payload is larger than the plugin takes.",
+            plugin=call.plugin,
+            hook=call.hook,
+            tenant=call.context.tenant,
+            expected=f"at most {limits.input} bytes (limits.input_kb)",
+            found=f"{size} bytes",
+            fix="Send less, or raise limits.input_kb in plugin.toml.",
+            extra={"limit": "input", "allowed": limits.input, "used": size},
+        )
+
+
+def _seconds(host: HostCalls) -> float:
+    """What is left of the call's time: its own limit, or less if the request has less."""
+    most = host.limits.time_ms / 1_000
+    context = host.call.context
+    return most if context.deadline == _NEVER else min(most, context.remaining())
+
+
+def _run_in_thread(guest: Guest, host: HostCalls, seat: Seat | None) -> tuple[Outcome, int]:
+    began = time.thread_time_ns()
+    try:
+        outcome = _run(guest, host, seat, _NEVER)
+    except SandboxError as error:
+        if error.usage is not None:
+            error.usage = replace(error.usage, cpu_us=(time.thread_time_ns() - began) // 1_000)
+        raise
+    return outcome, (time.thread_time_ns() - began) // 1_000
+
+
+def _run(guest: Guest, host: HostCalls, seat: Seat | None, most: float) -> Outcome:
+    """One call within what is left of its time and ``most`` seconds, wherever it was decided to run."""
+    call = host.call
     if host.cancelled:
         raise GuestCancelled("The call was given up before it ran.", plugin=call.plugin, hook=call.hook)
-    seconds = min(limits.time_ms / 1_000, call.context.remaining())
+    seconds = min(_seconds(host), most)
     if seconds <= 0:
         raise GuestTimeLimit(
             "The request's time was over before the plugin could run.",
@@ -201,13 +278,18 @@ def _run(guest: Guest, host: HostCalls) -> Outcome:
             found="none",
             fix="The platform is busy: try again, or raise KEELSTONE_SANDBOX_THREADS.",
         )
-    began = time.monotonic()
+    began = time.perf_counter_ns()
     try:
-        return guest.run(call.hook, call.payload, host, seconds)
-    except SandboxError:
+        if seat is None:
+            return guest.run(call.hook, call.payload, host, seconds)
+        return seat.run(guest, host, seconds)
+    except SandboxError as error:
+        wall_us = (time.perf_counter_ns() - began) // 1_000
+        error.usage = host.usage(wall_us, wall_us, error.usage.memory_bytes if error.usage else 0)
+        error.recording = host.recording
         raise
     except Exception as error:
-        _log.exception("the sandbox failed a call of %s after %.3f s", call.plugin, time.monotonic() - began)
+        _log.exception("the sandbox failed a call of %s", call.plugin)
         raise SandboxError(
             "The sandbox itself failed.",
             plugin=call.plugin,

@@ -30,9 +30,11 @@ _MEMORY = re.compile(r"exceeds (the )?(memory|allocation) limit|memory minimum s
 
 def explain(text: str, host: HostCalls, began_ns: int, memory: int) -> BaseException:
     """The error for a failed call. ``memory`` is what the guest held at its end, in bytes."""
-    if host.stopped is not None:
-        return _named(host.stopped, host)
-    return _named(_classify(text, host, began_ns, memory), host)
+    stopped = host.stopped if host.stopped is not None else _classify(text, host, began_ns, memory)
+    failed = _named(stopped, host)
+    if isinstance(failed, SandboxError):
+        failed.usage = host.usage((time.perf_counter_ns() - began_ns) // 1_000, 0, memory)
+    return failed
 
 
 def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> SandboxError:

@@ -1,0 +1,87 @@
+"""Where a call runs is decided by what calls have cost: short ones in place on the event loop, the rest in threads.
+
+A hop to a thread and back costs several times what a short guest takes. A guest that has kept its
+99th percentile under a millisecond is therefore called where the dispatch already is, under a deadline
+of its own that is much shorter than the call's: a guest that overruns it is moved to the threads with
+all its hooks, for a rest that doubles each time. What has to wait for the outside is moved by the hook.
+Nothing that leaves the platform can happen in place, so the same call is repeated in a thread unseen.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable
+
+from sandbox.policy import WASM_STACK_KB
+
+IN_PLACE_SECONDS = 0.005
+SHORT_US = 1_000
+LEAST_CALLS = 20
+WINDOW = 400
+FIRST_REST, LONGEST_REST = 10.0, 600.0
+ROOM_KB = 1_024
+"""Stack that the host's own functions need beside the guest's, in KiB."""
+
+
+class Placement:
+    """What is known of one guest's calls. Times in microseconds; ``clock`` gives monotonic seconds."""
+
+    __slots__ = ("_calls", "_clock", "_rest", "_slow", "_until", "_waiting")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._calls = self._slow = 0
+        self._until = 0.0
+        self._rest = FIRST_REST
+        self._waiting: dict[str, float] = {}
+
+    def in_place(self, hook: str) -> bool:
+        """Whether the next call of ``hook`` may run on the event loop."""
+        if self._calls < LEAST_CALLS or self._slow * 100 > self._calls:
+            return False
+        if self._until and self._clock() < self._until:
+            return False
+        return not self._waiting or self._clock() >= self._waiting.get(hook, 0.0)
+
+    def note(self, wall_us: int) -> None:
+        """A call took so long. The last few hundred count; older ones fade."""
+        self._calls += 1
+        if wall_us >= SHORT_US:
+            self._slow += 1
+        if self._calls >= WINDOW:
+            self._calls //= 2
+            self._slow //= 2
+
+    def overran(self) -> None:
+        """A call in place did not end in time: the guest runs in threads for a while."""
+        self._until = self._clock() + self._rest
+        self._rest = min(self._rest * 2, LONGEST_REST)
+        self._calls = self._slow = 0
+
+    def waits(self, hook: str) -> None:
+        """A call in place of this hook had to wait for the outside, as it will again."""
+        self._waiting[hook] = self._clock() + LONGEST_REST
+
+
+def stack_is_large_enough() -> bool:
+    """Whether the calling thread's stack can hold a guest's and the host's functions below it.
+
+    A guest whose stack is larger than its thread's ends the process, so where the size cannot be told
+    (it is asked of glibc or musl: pthread_getattr_np(3)) the answer is no.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None)
+    attributes = ctypes.create_string_buffer(256)
+    address, size = ctypes.c_void_p(), ctypes.c_size_t()
+    libc.pthread_self.restype = ctypes.c_void_p
+    try:
+        if libc.pthread_getattr_np(ctypes.c_void_p(libc.pthread_self()), attributes):
+            return False
+        libc.pthread_attr_getstack(attributes, ctypes.byref(address), ctypes.byref(size))
+        libc.pthread_attr_destroy(attributes)
+    except AttributeError:
+        return False
+    return size.value >= (WASM_STACK_KB + ROOM_KB) << 10
