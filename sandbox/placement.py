@@ -45,10 +45,10 @@ class Placement:
             return False
         return not self._waiting or self._clock() >= self._waiting.get(hook, 0.0)
 
-    def note(self, wall_us: int) -> None:
-        """A call took so long. The last few hundred count; older ones fade."""
+    def note(self, micros: int) -> None:
+        """A call took so much of a core. The last few hundred count; older ones fade."""
         self._calls += 1
-        if wall_us >= SHORT_US:
+        if micros >= SHORT_US:
             self._slow += 1
         if self._calls >= WINDOW:
             self._calls //= 2

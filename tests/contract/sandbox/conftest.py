@@ -142,14 +142,21 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("keelstone")
 
 
+@pytest.fixture(params=["fast", "package"])
+def lane(request: pytest.FixtureRequest) -> str:
+    """Everything holds over both ways into wasmtime."""
+    return str(request.param)
+
+
 @pytest.fixture
-def opened(home: Path) -> Opener:
+def opened(home: Path, lane: str) -> Opener:
     """Opens a sandbox with the given settings: ``async with opened(sandbox_threads=2) as box``."""
+    chosen = {"sandbox_lane": "auto" if lane == "fast" else lane}
 
     @asynccontextmanager
     async def open_box(**changes: Any) -> AsyncIterator[Sandbox]:
         kv, logs = MemoryKv(), []
-        settings = Settings(**({"home": home, "sandbox_slots": 32, "sandbox_threads": 4} | changes))
+        settings = Settings(**({"home": home, "sandbox_slots": 32, "sandbox_threads": 4} | chosen | changes))
         runtime = open_runtime(settings, kv=kv, log=lambda _call, line: logs.append(line))
         assert isinstance(runtime, SandboxRuntime)
         try:
