@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from kernel.caps import Caps
+
 HOME_NAME = ".keelstone"
 Csv = Annotated[tuple[str, ...], NoDecode]
 
@@ -49,6 +51,11 @@ class Settings(BaseSettings):
     )
     plugins_disabled: Csv = Field(default=(), description="Ids of built-in plugins and extensions to leave out.")
     seed: bool = Field(default=False, description="Make the example tenants and publish the example plugins at start.")
+    development: bool = Field(
+        default=False,
+        description="Take plugins straight from an author's folder, unsigned, and show their calls "
+        "(`keelstone plugin dev`). Never where strangers' data is.",
+    )
 
     master_key: SecretStr | None = Field(
         default=None,
@@ -74,9 +81,27 @@ class Settings(BaseSettings):
     sandbox_max_time_ms: int = Field(default=5_000, ge=1, description="Cap on a guest call's time, in milliseconds.")
     sandbox_max_memory_mb: int = Field(default=128, ge=1, description="Cap on a guest's memory, in MiB.")
     sandbox_threads: int = Field(default=8, ge=1, le=64, description="Threads that run guest calls.")
-    sandbox_slots: int = Field(default=200, ge=8, le=4_000, description="Instances that can be alive at once.")
+    sandbox_slots: int = Field(default=200, ge=8, le=20_000, description="Instances that can be alive at once.")
+    sandbox_lane: Literal["auto", "package"] = Field(
+        default="auto",
+        description="The way into wasmtime: auto takes the fast one where it knows the library; package always "
+        "takes the wasmtime package's own.",
+    )
+    sandbox_in_place: bool = Field(
+        default=True, description="Run guests that have been shown to be short on the event loop, without a thread."
+    )
     http_private_allow: Csv = Field(
         default=(), description="host:port pairs in private ranges that guests may reach. Default: none."
+    )
+    sandbox_caps: Caps = Field(
+        default=Caps(),
+        description='Caps on the limits of every call, as JSON: {"http_kb": 64, "concurrency": 4}. Names as in '
+        "`[limits]` of plugin.toml, and `fuel`.",
+    )
+    plans: dict[str, Caps] = Field(
+        default={},
+        description='Caps for the tenants of a plan, as JSON: {"free": {"time_ms": 50, "ai_tokens": 0}}. '
+        "Plans without caps need no mention.",
     )
     max_package_mb: int = Field(default=32, ge=1, description="Largest plugin package, in MiB.")
     toolchains: Path | None = Field(
