@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from api.development import Development
 from kernel.activation import Activations
 from kernel.activation_sync import ActivationSync
 from kernel.adapters import open_bus
@@ -98,6 +99,7 @@ class Platform:
     health_checks: list[HealthCheck]
     registry: Registry | None = None
     marketplace_app: Any = None
+    development: Development | None = None
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     instance: str = field(default_factory=new_id)
     ready: bool = False
@@ -198,11 +200,12 @@ def bootstrap(settings: Settings) -> Platform:
     types, telemetry, services = EventTypes(), Telemetry(), Services()
     database = open_database(settings, types)
     bus, blobs, keys = open_bus(settings), LocalBlobs(_blob_folder(settings)), open_keys(settings)
+    development = Development() if settings.development else None
     runtime: GuestRuntime = load_entry_point(GUEST_RUNTIME, "wasmtime")(
         settings,
         kv=database.kv,
         event_schema=lambda name: found.schema if (found := types.get(name)) else None,
-        log=_log_line,
+        log=_log_line if development is None else development.reading(_log_line),
     )
     activations, guests = Activations(), Guests(runtime)
     guests.watch(lambda call, result: _count(telemetry, call, result))
@@ -220,6 +223,9 @@ def bootstrap(settings: Settings) -> Platform:
     services.publish(PermissionCatalogue, _Permissions(hooks, PLATFORM_PERMISSIONS))
     closing: list[Callable[[], Awaitable[None]]] = []
     registry, market_app, market = _marketplace(settings, closing)
+    if development is not None:
+        market = development.offering(market)
+        guests.watch(development.note)
     services.publish(Marketplace, market)
     otlp = open_otlp(settings, telemetry)
     if otlp is not None:
@@ -270,6 +276,7 @@ def bootstrap(settings: Settings) -> Platform:
         ],
         registry=registry,
         marketplace_app=market_app,
+        development=development,
         closing=closing,
     )
 
@@ -323,7 +330,8 @@ def _for_tenants(activations: Activations, manifest: PluginManifest, handler: Ev
 
 def _observers(hooks: Dispatcher, kv: KvStore, event: Event) -> list[EventHandler]:
     """Each plugin that observes events for the event's tenant, as a consumer of its own."""
-    return [_observer(hooks, kv, impl) for impl in hooks.observers(event.tenant)]
+    share = event.correlation_id or event.id
+    return [_observer(hooks, kv, impl) for impl in hooks.observers(event.tenant, call=share)]
 
 
 def _observer(hooks: Dispatcher, kv: KvStore, impl: Implementation) -> EventHandler:

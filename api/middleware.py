@@ -33,7 +33,8 @@ _SAFE_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-UPLOADS = "/marketplace/"
+UPLOADS = ("/marketplace/", "/api/v1/development/offers")
+"""Paths whose bodies may be as large as a package."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 log = structlog.get_logger("keelstone.http")
 

@@ -103,23 +103,7 @@ def check(folder: FolderArgument = Path(), json: JsonOption = False) -> None:
         if not own.ended_well:
             out.print(own.output, markup=False)
 
-    show(
-        {
-            "plugin": report.plugin,
-            "passed": report.passed,
-            "contract": [{"check": c.name, "passed": c.passed, "problem": c.problem or None} for c in report.checks],
-            "tests": own
-            and {
-                "passed": own.passed,
-                "failed": own.failed,
-                "skipped": own.skipped,
-                "failures": list(own.failures),
-                "output": None if own.ended_well else own.output,
-            },
-        },
-        json,
-        text,
-    )
+    show(report.describe(), json, text)
     if not report.passed:
         raise typer.Exit(EXIT_FAILED)
 

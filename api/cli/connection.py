@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import httpx
 
 from kernel.context import PLATFORM_TENANT
-from kernel.errors import ConfigurationError, KeelstoneError, Unauthenticated
+from kernel.errors import ConfigurationError, KeelstoneError, TokenExpired, Unauthenticated
 from kernel.files import write_durably
 from kernel.settings import Settings
 from plugin_sdk.terminal import RemoteError
@@ -85,8 +85,19 @@ class Connection:
     ) -> Any:
         """The decoded answer. Raises RemoteError with the platform's problem document."""
         signed_in = not path.startswith("/marketplace") or tenant is not None
-        headers = {"Authorization": f"Bearer {self._token(tenant or PLATFORM_TENANT)}"} if signed_in else {}
-        return self._answer(self._request(method, path, json=json, params=params, files=files, headers=headers))
+        who = tenant or PLATFORM_TENANT
+        options = {"json": json, "params": params, "files": files}
+        fresh = who not in self._tokens
+        headers = {"Authorization": f"Bearer {self._token(who)}"} if signed_in else {}
+        try:
+            return self._answer(self._request(method, path, headers=headers, **options))
+        except RemoteError as error:
+            # A command that runs for long outlives its access token: sign in once more.
+            if fresh or not signed_in or error.body.get("code") != TokenExpired.code:
+                raise
+            self._tokens.pop(who, None)
+            headers = {"Authorization": f"Bearer {self._token(who)}"}
+            return self._answer(self._request(method, path, headers=headers, **options))
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Request:
         params = {k: v for k, v in (options.pop("params") or {}).items() if v is not None}

@@ -40,7 +40,7 @@ def register(tree: CommandTree) -> None:
                 _show_request(plugin, tenant, asked)
             body: dict[str, Any] = {"version": version, "grants": _decide(asked, grant, json)}
             if assign:
-                body["settings"] = _assignments(assign)
+                body["settings"] = assignments(assign)
             activation = platform.request("PUT", path, json=body, tenant=tenant)
         show(activation, json, lambda: _show_activation(activation, "is active"))
 
@@ -62,7 +62,7 @@ def register(tree: CommandTree) -> None:
         with tree.platform() as platform:
             activation = platform.request("GET", path, tenant=tenant)
             if assign:
-                changed = {**activation["settings"], **_assignments(assign)}
+                changed = {**activation["settings"], **assignments(assign)}
                 changed = {name: value for name, value in changed.items() if value is not None}
                 activation = platform.request("PUT", f"{path}/settings", json=changed, tenant=tenant)
         show(activation["settings"], json, lambda: out.print_json(data=activation["settings"]))
@@ -125,7 +125,7 @@ def _names(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
-def _assignments(pairs: list[str]) -> dict[str, Any]:
+def assignments(pairs: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")

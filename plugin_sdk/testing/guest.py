@@ -22,6 +22,7 @@ from kernel.payloads import DecideReply, FilterReply
 from kernel.ports import GuestCall, GuestResult, GuestRuntime, LogLine
 from kernel.settings import Settings
 from plugin_sdk.configuration import settle
+from plugin_sdk.dev.summary import summary_of
 from plugin_sdk.testing.fakes import FakeKv
 from plugin_sdk.testing.samples import sample_event
 from plugin_sdk.testing.web import FakeWeb
@@ -190,6 +191,22 @@ class Guest:
         self.kv.save(self.tenant, self.manifest.id, result.effects)
         self.events += result.effects.events
         return result
+
+    async def told(self, hook: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Call any hook and say what came of it, JSON-ready: result, payload or answer, logs, events, usage."""
+        logged = len(self.logs)
+        result = await self.call(hook, payload)
+        reply = json.loads(result.output)
+        return {
+            "result": summary_of(hook, json.dumps(dict(payload)), result.output),
+            "payload": reply.get("payload"),
+            "answer": reply.get("answer"),
+            "logs": [{"level": line.level, "message": line.message} for line in self.logs[logged:]],
+            "events": [{"type": event.type, "data": dict(event.data)} for event in result.effects.events],
+            "kv": dict(result.effects.kv_writes),
+            "microseconds": result.usage.wall_us,
+            "memory_bytes": result.usage.memory_bytes,
+        }
 
     async def close(self) -> None:
         """Stop the sandbox and the web."""

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from kernel.errors import KeelstoneError
@@ -52,6 +53,23 @@ class Report:
     def passed(self) -> bool:
         """Whether all of it passed."""
         return all(c.passed for c in self.checks) and (self.own is None or self.own.ended_well)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready."""
+        own = self.own
+        return {
+            "plugin": self.plugin,
+            "passed": self.passed,
+            "contract": [{"check": c.name, "passed": c.passed, "problem": c.problem or None} for c in self.checks],
+            "tests": own
+            and {
+                "passed": own.passed,
+                "failed": own.failed,
+                "skipped": own.skipped,
+                "failures": list(own.failures),
+                "output": None if own.ended_well else own.output,
+            },
+        }
 
 
 def run_tests(folder: Path) -> Report:

@@ -1,0 +1,253 @@
+"""Watch, build, offer, install, activate: the loop of ``keelstone plugin dev``.
+
+The platform's part is what any operator and admin would do over REST, in the same order; only the
+first step, offering a package that nobody signed, is the development door's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kernel.context import PLATFORM_TENANT
+from kernel.errors import KeelstoneError, NotFound
+from kernel.manifest import PluginManifest, load_manifest
+from plugin_sdk.dev.happenings import Happening, Say, failure, places_of
+from plugin_sdk.dev.versions import development_number
+from plugin_sdk.dev.watch import FolderWatch
+from plugin_sdk.terminal import PlatformConnection, RemoteError
+from plugin_sdk.toolchain import Toolchains, build_plugin
+
+Pack = Callable[[Path, bytes], bytes]
+"""The archive of a plugin's folder with its component (the marketplace's own)."""
+LOOK_SECONDS = 0.1
+SETTLE_SECONDS = 0.04
+"""An editor saves in several steps; a build begins once the folder has been quiet for so long."""
+WAIT_SECONDS = 10.0
+
+
+class DevLoop:
+    """One plugin's loop against one platform. ``say`` hears everything that happens, from several threads.
+
+    ``grants`` decides on capabilities by name; those not named are granted. ``settings`` are the
+    tenant's for the plugin (None leaves what is there).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        platform: PlatformConnection,
+        pack: Pack,
+        say: Say,
+        *,
+        tenant: str = "acme",
+        tools: Toolchains | None = None,
+        grants: Mapping[str, bool] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = folder.resolve()
+        self.tenant = tenant
+        self._platform = platform
+        self._pack = pack
+        self._say = say
+        self._tools = tools or Toolchains()
+        self._grants = dict(grants or {})
+        self._settings = None if settings is None else dict(settings)
+        self._number = 0
+        self._active: tuple[bytes, ...] | None = None
+        self._component = b""
+        self._stopping = threading.Event()
+        self._building = threading.Lock()
+
+    # ------------------------------------------------------------------ one round
+
+    def round(self, since: float | None = None) -> bool:
+        """Build and activate once; False if it failed (and was told). ``since`` is when the file was
+        saved, in seconds of ``time.monotonic``."""
+        with self._building:
+            began = time.monotonic() if since is None else since
+            try:
+                self._round(began)
+            except KeelstoneError as error:
+                self._say(failure("activate" if isinstance(error, RemoteError) else "build", error, self.folder))
+                return False
+            return True
+
+    def _round(self, began: float) -> None:
+        manifest = load_manifest(self.folder)
+        language = manifest.build.language if manifest.build else None
+        self._say(Happening("building", {"plugin": manifest.id, "language": language}))
+        started = time.monotonic()
+        built = build_plugin(self.folder, self._tools)
+        self._component = built.path.read_bytes()
+        self._say(
+            Happening(
+                "built",
+                {
+                    "seconds": round(time.monotonic() - started, 3),
+                    "fresh": built.fresh,
+                    "size": built.size,
+                    "digest": built.digest,
+                    "imports": list(built.imports),
+                    "unused": list(built.unused),
+                },
+            )
+        )
+        key = (built.digest.encode(), *self._texts(manifest))
+        if key == self._active:
+            self._say(Happening("unchanged", {"seconds": round(time.monotonic() - began, 3)}))
+            return
+        archive = self._pack(self.folder, self._component)
+        if not self._number:
+            self._number = self._highest(manifest.id)
+        self._number += 1
+        offer = self._platform.request(
+            "POST",
+            "/api/v1/development/offers",
+            files={"package": ("plugin.keelstone", archive, "application/zip"), "number": (None, str(self._number))},
+        )
+        version = str(offer["version"])
+        self._platform.request(
+            "POST", "/api/v1/plugins/install", json={"plugin": manifest.id, "version": f"={version}"}
+        )
+        path = f"/api/v1/tenants/{self.tenant}/activations/{manifest.id}"
+        grants = {name: self._grants.get(name, True) for name in manifest.capabilities.asked()}
+        body: dict[str, Any] = {"version": version, "grants": grants}
+        if self._settings is not None:
+            body["settings"] = self._settings
+        active = self._platform.request("PUT", path, json=body, tenant=self.tenant)
+        self._active = key
+        self._say(
+            Happening(
+                "active",
+                {
+                    "plugin": manifest.id,
+                    "version": version,
+                    "tenant": self.tenant,
+                    "grants": active["grants"],
+                    "denied": active["denied"],
+                    "settings": active["settings"],
+                    "hooks": sorted(manifest.hooks),
+                    "findings": offer["findings"],
+                    "seconds": round(time.monotonic() - began, 3),
+                },
+            )
+        )
+        self._forget(manifest.id, keep=(version, active.get("previous")))
+
+    def _texts(self, manifest: PluginManifest) -> tuple[bytes, bytes]:
+        schema = self.folder / manifest.settings if manifest.settings else None
+        return (self.folder / "plugin.toml").read_bytes(), schema.read_bytes() if schema else b""
+
+    def _highest(self, plugin: str) -> int:
+        installed = self._platform.request("GET", "/api/v1/plugins")
+        return max((development_number(str(p["version"])) for p in installed if p["id"] == plugin), default=0)
+
+    def _forget(self, plugin: str, keep: tuple[Any, ...]) -> None:
+        """Uninstall builds of before; the one just replaced stays for calls under way and for rollback."""
+        for release in self._platform.request("GET", "/api/v1/plugins"):
+            version = str(release["version"])
+            if release["id"] == plugin and version not in keep and development_number(version):
+                with contextlib.suppress(KeelstoneError):
+                    self._platform.request("DELETE", f"/api/v1/plugins/{plugin}", params={"version": version})
+
+    # ------------------------------------------------------------------ for as long as it takes
+
+    def run(self) -> None:
+        """Rounds for as long as nobody calls :meth:`stop`; the first at once."""
+        watch = FolderWatch(self.folder)
+        following = threading.Thread(target=self._follow, name="calls", daemon=True)
+        following.start()
+        try:
+            self.round()
+            while not self._stopping.wait(LOOK_SECONDS):
+                changed = watch.changes()
+                if not changed:
+                    continue
+                saved = time.monotonic()
+                while not self._stopping.wait(SETTLE_SECONDS) and (more := watch.changes()):
+                    changed, saved = sorted({*changed, *more}), time.monotonic()
+                self._say(Happening("changed", {"files": changed}))
+                self.round(saved)
+        finally:
+            self._stopping.set()
+            following.join(WAIT_SECONDS + 5)
+
+    def stop(self) -> None:
+        """Let :meth:`run` return."""
+        self._stopping.set()
+
+    def _follow(self) -> None:
+        """Tell of every call of the plugin, as it happens."""
+        after: int | None = None
+        while not self._stopping.is_set():
+            try:
+                wait = 0.0 if after is None else WAIT_SECONDS / 5
+                params = {"after": -1 if after is None else after, "wait": wait}
+                page = self._platform.request("GET", "/api/v1/development/calls", params=params)
+            except KeelstoneError as error:
+                if self._stopping.wait(1.0):
+                    return
+                self._say(failure("calls", error, self.folder))
+                continue
+            after = int(page["latest"])
+            for call in page["items"]:
+                self._say(Happening("call", self.placed(call)))
+
+    def placed(self, call: dict[str, Any]) -> dict[str, Any]:
+        """A call, with the author's lines if it failed."""
+        problem = call.get("problem")
+        if not problem:
+            return call
+        logged = "\n".join(str(line["message"]) for line in call["logs"])
+        places = places_of({**problem, "logged": logged}, self.folder, self._component)
+        return {**call, "places": [place.describe() for place in places]}
+
+    # ------------------------------------------------------------------ trying it
+
+    def send(self, hook: str, payload: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """Call a hook of the platform with ``payload`` (a sample if none is given); what came of it.
+
+        A failure is told and gives None.
+        """
+        from plugin_sdk.testing.samples import sample_payload
+
+        try:
+            given = sample_payload(hook, load_manifest(self.folder)) if payload is None else dict(payload)
+            sent: dict[str, Any] = self._platform.request(
+                "POST", "/api/v1/development/calls", json={"tenant": self.tenant, "hook": hook, "payload": given}
+            )
+        except KeelstoneError as error:
+            self._say(failure("send", error, self.folder))
+            return None
+        self._say(Happening("sent", sent))
+        return sent
+
+    def test(self) -> bool:
+        """Run the contract's checks and the plugin's own tests; whether all passed."""
+        from plugin_sdk.testing.runner import run_tests
+
+        try:
+            report = run_tests(self.folder)
+        except KeelstoneError as error:
+            self._say(failure("test", error, self.folder))
+            return False
+        self._say(Happening("tested", report.describe()))
+        return report.passed
+
+
+def operator_of(platform: PlatformConnection) -> None:
+    """Raise NotFound if the platform has no development door."""
+    try:
+        platform.request("GET", "/api/v1/development/calls", tenant=PLATFORM_TENANT)
+    except RemoteError as error:
+        if error.body.get("status") != 404:
+            raise
+        raise NotFound(
+            "The platform that serves there takes no plugins from a folder.",
+            fix="Start it with KEELSTONE_DEVELOPMENT=true, or let `keelstone plugin dev` start one of its own.",
+        ) from error
