@@ -18,8 +18,13 @@ from kernel import payloads
 from kernel.context import Context
 from kernel.errors import UnknownHook
 
-HOOK_CONTRACT_VERSION = "1.0.0"
-"""SemVer of this page: ``requires.kernel`` in a manifest is a range over it."""
+CONTRACT_GENERATIONS = ("1.0.0", "1.1.0")
+"""SemVer of every generation of the contract that is served, oldest first: ``requires.kernel`` in a
+manifest is a range over them, and a plugin runs if it admits one. Generations of one major version
+only add; what is dropped or changed begins another."""
+
+HOOK_CONTRACT_VERSION = CONTRACT_GENERATIONS[-1]
+"""SemVer of this page."""
 
 PROJECT = "keelstone"
 HookKind = Literal["contribute", "filter", "decide", "observe"]
@@ -92,6 +97,10 @@ class HookSpecs:
     @_hook("contribute")
     def contribute_health_checks(self) -> Any:
         """Checks that must pass before the platform is ready, each a ``HealthCheck``."""
+
+    @_hook("contribute")
+    def contribute_services(self) -> Any:
+        """What guests may call of this plugin, each a ``ServiceMethod`` (since 1.1)."""
 
     @_hook("contribute")
     def starting(self) -> Any:

@@ -26,6 +26,11 @@ from kernel.versions import Version, parse_range, parse_version
 MANIFEST_FILE = "plugin.toml"
 PLUGIN_ID = re.compile(r"^[a-z][a-z0-9-]{0,38}[a-z0-9]/[a-z][a-z0-9-]{0,62}[a-z0-9]$")
 EVENT_TYPE = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
+SECRET_NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+HEADER_NAME = re.compile(r"^[a-z0-9!#$%&'*+.^_`|~-]{1,100}$")
+METHOD_NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+CHANNEL_NAME = re.compile(r"^[a-z][a-z0-9-]{0,62}$")
+MODEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")
 HOST_NAME = re.compile(r"^(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]*[a-z0-9])?(:\d{1,5})?$")
 
 PluginKind = Literal["builtin", "extension", "guest"]
@@ -78,7 +83,21 @@ def _check_host(value: str) -> str:
     return value
 
 
+def _formed(pattern: re.Pattern[str], what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"{value!r} is not {what}")
+        return value
+
+    return AfterValidator(check)
+
+
 PluginId = Annotated[str, AfterValidator(check_plugin_id)]
+SecretName = Annotated[str, _formed(SECRET_NAME, "a secret's name: use lower-case letters, digits and _")]
+HeaderName = Annotated[str, _formed(HEADER_NAME, "a header's name in lower case")]
+MethodName = Annotated[str, _formed(METHOD_NAME, "a method's name: use lower-case letters, digits and _")]
+ChannelName = Annotated[str, _formed(CHANNEL_NAME, "a channel: use lower-case letters, digits and hyphens")]
+ModelName = Annotated[str, _formed(MODEL_NAME, "the name of a model or of a kind of models")]
 EventTypeName = Annotated[str, AfterValidator(_check_event_type)]
 PermissionName = Annotated[str, AfterValidator(_check_permission)]
 AllowedHost = Annotated[str, AfterValidator(_check_host)]
@@ -122,6 +141,47 @@ class HttpCapability(Capability):
     """Where requests may go; every redirect is held to it too."""
     methods: tuple[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], ...] = ("GET",)
     """Which methods requests may use."""
+    headers: tuple[HeaderName, ...] | None = Field(default=None, max_length=50)
+    """Which request headers may be set, in lower case; any that is not the host's, if left out."""
+
+
+class SecretUse(_Strict):
+    """One secret that the tenant's admin keeps for the plugin, and where the host may put its value."""
+
+    why: str = Field(min_length=8, max_length=300)
+    """What it is and is needed for, in words for the person who enters it."""
+    hosts: tuple[AllowedHost, ...] = Field(min_length=1, max_length=20)
+    """Where it may be sent; each also under `capabilities.http.hosts`, written alike."""
+    places: tuple[Literal["header", "body"], ...] = Field(default=("header",), min_length=1)
+    """In which part of a request its value may stand."""
+
+
+class SecretsCapability(Capability):
+    """Sending secrets without being able to read them."""
+
+    names: dict[SecretName, SecretUse] = Field(min_length=1, max_length=20)
+    """The secrets, by name."""
+
+
+class AiCapability(Capability):
+    """Asking language models."""
+
+    models: tuple[ModelName, ...] = Field(min_length=1, max_length=20)
+    """Models, or kinds of models, by the names that the platform's provider has for them."""
+
+
+class NotifyCapability(Capability):
+    """Sending messages to people."""
+
+    channels: tuple[ChannelName, ...] = Field(min_length=1, max_length=20)
+    """Channels, such as `email`."""
+
+
+class ServicesCapability(Capability):
+    """Calling what other plugins offer, in the tenant's own name."""
+
+    calls: dict[PluginId, tuple[MethodName, ...]] = Field(min_length=1, max_length=20)
+    """Methods by the plugin that offers them."""
 
 
 class EventsCapability(Capability):
@@ -144,6 +204,18 @@ class Capabilities(_Strict):
     """Send requests to named hosts."""
     events: EventsCapability | None = None
     """Emit events of the plugin's own types."""
+    secrets: SecretsCapability | None = None
+    """Have secrets sent in requests, without reading them."""
+    ai: AiCapability | None = None
+    """Ask language models."""
+    notify: NotifyCapability | None = None
+    """Send messages to people."""
+    clock: Capability | None = None
+    """Know what time it is."""
+    random: Capability | None = None
+    """Draw random numbers."""
+    services: ServicesCapability | None = None
+    """Call what other plugins offer."""
 
     def asked(self) -> dict[str, Capability]:
         """The capabilities that are asked for, by name, in alphabetical order."""
@@ -211,6 +283,16 @@ class Limits(_Strict):
     """Events emitted in one call."""
     log_lines: int = Field(default=50, ge=0, le=10_000)
     """Lines logged in one call."""
+    ai_tokens: int = Field(default=4_000, ge=0, le=1_000_000)
+    """Tokens of language models, both ways, in one call."""
+    notices: int = Field(default=5, ge=0, le=1_000)
+    """Messages to people in one call."""
+    tables: int = Field(default=24, ge=1, le=64)
+    """WebAssembly tables of one call."""
+    table_elements: int = Field(default=65_536, ge=0, le=65_536)
+    """Elements of each table."""
+    instances: int = Field(default=48, ge=1, le=48)
+    """Core instances that make up one call's instance."""
     concurrency: int = Field(default=8, ge=1, le=256)
     """Calls under way at once, in one process."""
 
@@ -310,6 +392,14 @@ class PluginManifest(_Strict):
                     f"capabilities.events.emits names {', '.join(foreign)}, which [[events.declares]] "
                     "does not declare; a plugin emits only event types that it owns"
                 )
+        if self.capabilities.secrets:
+            reachable = self.capabilities.http.hosts if self.capabilities.http else ()
+            for name, secret in self.capabilities.secrets.names.items():
+                strange = [h for h in secret.hosts if h not in reachable]
+                if strange:
+                    raise ValueError(
+                        f"the secret {name} may go to {', '.join(strange)}, which capabilities.http.hosts does not name"
+                    )
         if self.events.subscribes and self.kind == "guest" and "event_received" not in self.hooks:
             raise ValueError("events.subscribes needs the hook event_received under [hooks]")
         if self.settings is not None and (

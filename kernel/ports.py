@@ -109,7 +109,11 @@ class KvValue:
 
 
 class KvStore(Protocol):
-    """Guests' durable state, private to (tenant, plugin)."""
+    """Guests' durable state, private to (tenant, plugin).
+
+    A key whose time is over is absent in every way: it is not read, listed or counted, and the next
+    write of it begins at version 1.
+    """
 
     async def get(self, tenant: str, plugin: str, key: str) -> KvValue | None:
         """The value and its version, or None."""
@@ -375,12 +379,13 @@ class Effects:
     """What a call wants saved. Applied together, and only if the call succeeded.
 
     ``kv_writes`` maps keys to values (None deletes); ``kv_reads`` maps keys that were read to the
-    version seen (0 if absent).
+    version seen (0 if absent); ``kv_ttl`` maps written keys to the seconds after which they are gone.
     """
 
     kv_writes: dict[str, str | None] = field(default_factory=dict)
     kv_reads: dict[str, int] = field(default_factory=dict)
     events: list[NewEvent] = field(default_factory=list)
+    kv_ttl: dict[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.kv_writes or self.events)
@@ -447,7 +452,137 @@ class GuestRuntime(Protocol):
         ...
 
 
+class SecretSource(Protocol):
+    """Secrets that admins keep for plugins (the plugin ``catalog``)."""
+
+    async def secret(self, tenant: str, plugin: str, name: str) -> str | None:
+        """The value, or None if nobody entered one. Only the gate of host calls asks."""
+        ...
+
+
+class TenantPlans(Protocol):
+    """Which plan a tenant is on (the plugin ``tenants``)."""
+
+    async def plan(self, tenant: str) -> str | None:
+        """The plan's name, or None if there is no such tenant."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AiRequest:
+    """What a guest asks of a model. ``model`` is a model or a kind of models, by the provider's names;
+    ``max_tokens`` bounds the answer."""
+
+    tenant: str
+    plugin: str
+    model: str
+    text: str
+    system: str | None = None
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class AiAnswer:
+    """What a model said. ``tokens`` counts both ways."""
+
+    text: str
+    model: str
+    tokens: int
+
+
+class AiModels(Protocol):
+    """Language models (the plugin ``ai``)."""
+
+    async def complete(self, request: AiRequest) -> AiAnswer:
+        """The answer. Raises NotFound for an unknown model, Rejected, BackendUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A message to a person. ``recipient`` is an address of the channel, or a user's id."""
+
+    tenant: str
+    plugin: str
+    channel: str
+    recipient: str
+    subject: str
+    body: str
+
+
+class Notifier(Protocol):
+    """Delivers messages to people (the plugin ``notifications``)."""
+
+    async def notify(self, notice: Notice) -> str:
+        """Accept a message for delivery; its id. Raises NotFound for an unknown channel, Rejected,
+        ValidationFailed, BackendUnavailable."""
+        ...
+
+
+class ServiceCalls(Protocol):
+    """What built-in plugins and extensions offer to guests (hook ``contribute_services``)."""
+
+    async def call(self, context: Context, plugin: str, method: str, payload: str) -> str:
+        """The method's answer as JSON, in the context's tenant.
+
+        Raises ServiceMissing, ValidationFailed, or what the method raises.
+        """
+        ...
+
+
+# ---------------------------------------------------------------------------------- breakers
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRecord:
+    """The breaker of one implementation for one tenant. Times are seconds, moments seconds since the epoch.
+
+    ``openings`` counts how often it opened since it was last closed, ``wait`` is the rest it takes now,
+    ``until`` the moment from which a probe may go, ``since`` the moment of the first opening.
+    """
+
+    plugin: str
+    version: str
+    tenant: str
+    hook: str
+    state: Literal["closed", "open", "half_open"]
+    failures: int = 0
+    openings: int = 0
+    wait: float = 0.0
+    until: float = 0.0
+    since: float = 0.0
+    error: str = ""
+
+
+class BreakerStore(Protocol):
+    """Keeps open breakers, so that a restart does not let a failing plugin loose on its tenants again."""
+
+    async def load(self) -> list[BreakerRecord]:
+        """Every breaker that is kept."""
+        ...
+
+    async def save(self, records: Sequence[BreakerRecord]) -> None:
+        """Keep the open ones and forget the closed ones among ``records``."""
+        ...
+
+
 # ---------------------------------------------------------------------------------- activation
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRecord:
+    """Another version of an active plugin, on trial in the same tenant.
+
+    ``shadow``: it gets mirrored calls whose effects nobody saves. ``canary``: it answers. ``calls`` is the
+    percentage of the tenant's calls that take part, chosen by correlation id.
+    """
+
+    id: str
+    version: str
+    mode: Literal["shadow", "canary"]
+    calls: float = 100
+    grants: frozenset[str] = frozenset()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,6 +594,7 @@ class ActivationRecord:
     version: str
     grants: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    upgrade: UpgradeRecord | None = None
 
 
 class ActivationSource(Protocol):

@@ -11,7 +11,7 @@ from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, Res
 from resolvelib.resolvers import ResolutionTooDeep
 
 from kernel.errors import ResolutionConflict
-from kernel.hookspecs import HOOK_CONTRACT_VERSION
+from kernel.hookspecs import CONTRACT_GENERATIONS, HOOK_CONTRACT_VERSION
 from kernel.manifest import PluginManifest
 from kernel.versions import parse_range, parse_version
 
@@ -74,9 +74,15 @@ class _Provider(AbstractProvider[Requirement, PluginManifest, str]):
         return [Requirement(p, r, parent) for p, r in candidate.requires.plugins.items()]
 
 
+def contract_of(manifest: PluginManifest) -> str | None:
+    """The newest generation of the contract that is served here and the plugin takes, or None."""
+    wanted = parse_range(manifest.requires.kernel)
+    return next((v for v in reversed(CONTRACT_GENERATIONS) if parse_version(v) in wanted), None)
+
+
 def kernel_fits(manifest: PluginManifest) -> bool:
-    """Whether the plugin takes this kernel's hook contract."""
-    return parse_version(HOOK_CONTRACT_VERSION) in parse_range(manifest.requires.kernel)
+    """Whether the plugin takes a generation of the contract that this kernel serves."""
+    return contract_of(manifest) is not None
 
 
 def resolve(

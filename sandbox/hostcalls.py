@@ -135,10 +135,14 @@ class HostCalls:
     # ------------------------------------------------------------------ the door
 
     def host(self, interface: str, function: str) -> Callable[..., Any]:
-        """The implementation of a function of ``keelstone:plugin``, behind the gate."""
-        return partial(self._gate, interface, function)
+        """The implementation of a function of ``keelstone:plugin``, behind the gate.
 
-    def _gate(self, interface: str, function: str, *arguments: Any) -> Any:
+        ``interface`` is the contract's name for it, with the generation: ``1.0/kv``.
+        """
+        generation, _, name = interface.partition("/")
+        return partial(self._gate, ADAPTERS[generation], name, function)
+
+    def _gate(self, adapt: Adapter, interface: str, function: str, *arguments: Any) -> Any:
         name = f"{interface}.{function}"
         try:
             if self._replayer is not None:
@@ -147,7 +151,7 @@ class HostCalls:
                 self._enter(interface)
                 answer = self._run(interface, function, arguments)
         except Refused as refused:
-            failure = {"code": refused.code, "message": refused.message}
+            failure = {"code": adapt(refused.code), "message": refused.message}
             self._record(name, arguments, failure, failed=True)
             return Err(failure)
         self._record(name, arguments, answer)
@@ -428,6 +432,19 @@ class HostCalls:
         """The guest has ended: log what it left without an end of line."""
         if self._wasi is not None:
             self._wasi.flush_log()
+
+
+Adapter = Callable[[str], str]
+"""What one generation of the contract is told otherwise than the newest: a failure's code."""
+
+
+def _code_1_0(code: str) -> str:
+    # 1.0 knows that there are limits, not which.
+    return "limit" if code.startswith("limit-") else "unavailable" if code == "not-found" else code
+
+
+ADAPTERS: dict[str, Adapter] = {"1.0": _code_1_0, "1.1": str}
+"""By generation (see sandbox.contract.GENERATIONS)."""
 
 
 def _http_use(request: Mapping[str, Any]) -> str:

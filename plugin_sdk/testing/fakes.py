@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,13 +39,20 @@ class FakeTransaction:
 
 
 class FakeKv:
-    """A KvStore in a dictionary: (tenant, plugin) private, versions from 1, conflicts like the real one."""
+    """A KvStore in a dictionary: (tenant, plugin) private, versions from 1, conflicts like the real one.
 
-    def __init__(self, values: Mapping[tuple[str, str, str], str] | None = None) -> None:
+    ``now`` gives seconds; keys that end do so by it.
+    """
+
+    def __init__(
+        self, values: Mapping[tuple[str, str, str], str] | None = None, now: Callable[[], float] = time.time
+    ) -> None:
         self._values = {where: KvValue(value, 1) for where, value in (values or {}).items()}
+        self._ends: dict[tuple[str, str, str], float] = {}
+        self._now = now
 
     async def get(self, tenant: str, plugin: str, key: str) -> KvValue | None:
-        return self._values.get((tenant, plugin, key))
+        return self._present((tenant, plugin, key))
 
     async def list_keys(self, tenant: str, plugin: str, prefix: str, limit: int) -> list[str]:
         return sorted(k for k in self.snapshot(tenant, plugin) if k.startswith(prefix))[:limit]
@@ -60,22 +68,31 @@ class FakeKv:
         gone = [w for w in self._values if w[1] == plugin and tenant in (None, w[0])]
         for where in gone:
             del self._values[where]
+            self._ends.pop(where, None)
         return len(gone)
 
     def save(self, tenant: str, plugin: str, effects: Effects) -> None:
         """Apply a call's writes, all or none. Raises KvConflict."""
         for key, seen in effects.kv_reads.items():
-            present = self._values.get((tenant, plugin, key))
+            present = self._present((tenant, plugin, key))
             if key in effects.kv_writes and (present.version if present else 0) != seen:
                 raise KvConflict(key)
         for key, value in effects.kv_writes.items():
             where = (tenant, plugin, key)
-            before = self._values.get(where)
+            before = self._present(where)
+            self._ends.pop(where, None)
             if value is None:
                 self._values.pop(where, None)
             else:
                 self._values[where] = KvValue(value, before.version + 1 if before else 1)
+                if key in effects.kv_ttl:
+                    self._ends[where] = self._now() + effects.kv_ttl[key]
 
     def snapshot(self, tenant: str, plugin: str) -> dict[str, str]:
         """Everything that one plugin keeps in one tenant."""
-        return {k: v.value for (t, p, k), v in sorted(self._values.items()) if (t, p) == (tenant, plugin)}
+        return {w[2]: v.value for w in sorted(self._values) if w[:2] == (tenant, plugin) and (v := self._present(w))}
+
+    def _present(self, where: tuple[str, str, str]) -> KvValue | None:
+        if where in self._ends and self._ends[where] <= self._now():
+            del self._ends[where], self._values[where]
+        return self._values.get(where)

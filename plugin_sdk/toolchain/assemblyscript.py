@@ -8,16 +8,17 @@ plugin's folder, and nothing of time or place gets in.
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest
 from plugin_sdk.toolchain.errors import BuildFailed
 from plugin_sdk.toolchain.fetch import Toolchains
-from plugin_sdk.toolchain.world import PACKAGE, VERSION, core_imports, interface
+from plugin_sdk.toolchain.world import PACKAGE, SOURCE_MAP, VERSION, core_imports, generation, interface, without_custom
 
 LIBRARY = Path(__file__).parent.parent / "languages" / "assemblyscript"
-_FLAGS = ("--runtime", "stub", "-Osize", "--converge", "--noColors")
+_FLAGS = ("--runtime", "stub", "-Osize", "--converge", "--noColors", "--sourceMap")
 _REPORT = re.compile(r"^\s*└─ in (\S+)\((\d+),\d+\)", re.MULTILINE)
 
 
@@ -34,12 +35,15 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
     core = stage / "core.wasm"
     compiled = asc.run(
         *(name, "-o", core.relative_to(folder).as_posix(), *_FLAGS),
-        *("--path", str(LIBRARY), "--use", f"abort={name.removesuffix('.ts')}/onAbort"),
+        *("--path", _library(folder, stage, manifest), "--use", f"abort={name.removesuffix('.ts')}/onAbort"),
         cwd=folder,
     )
     if compiled.returncode or not core.is_file():
         raise _compiler_error(compiled.stderr or compiled.stdout, manifest, entry.name)
-    _check_imports(core.read_bytes(), manifest)
+    module = without_custom(core.read_bytes(), "sourceMappingURL")
+    core.write_bytes(module)
+    core.with_name("core.wasm.map").replace(stage / SOURCE_MAP)
+    _check_imports(module, manifest)
     embedded, component = stage / "embedded.wasm", stage / "component.wasm"
     for arguments in (
         ("component", "embed", "--encoding", "utf16", "-w", "guest", "wit", core.name, "-o", embedded.name),
@@ -54,6 +58,19 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
                 fix="Export nothing but hook functions from the source named under [build].",
             )
     return component.read_bytes()
+
+
+def _library(folder: Path, stage: Path, manifest: PluginManifest) -> str:
+    """The guest library, importing the host's functions of the manifest's generation of the contract."""
+    version = generation(manifest)
+    if version == VERSION:
+        return str(LIBRARY)
+    target = stage / "library"
+    shutil.copytree(LIBRARY, target)
+    for path in target.rglob("*.ts"):
+        source = path.read_text(encoding="utf-8")
+        path.write_text(source.replace(f"@{VERSION}", f"@{version}"), encoding="utf-8")
+    return target.relative_to(folder).as_posix()
 
 
 def _entry(manifest: PluginManifest, depth: int) -> str:
@@ -90,11 +107,12 @@ def _entry(manifest: PluginManifest, depth: int) -> str:
 
 
 def _check_imports(core: bytes, manifest: PluginManifest) -> None:
-    allowed = {interface(name) for name in manifest.capabilities.asked()}
+    version = generation(manifest)
+    allowed = {interface(name, version) for name in manifest.capabilities.asked()}
     for name in core_imports(core):
         if name in allowed:
             continue
-        capability = name.removeprefix(f"{PACKAGE}/").removesuffix(f"@{VERSION}")
+        capability = name.removeprefix(f"{PACKAGE}/").removesuffix(f"@{version}")
         if capability == name:
             raise BuildFailed(
                 f"The source imports from {name!r}, which the host does not have.",

@@ -12,24 +12,63 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kernel.errors import ManifestError
+from kernel.hookspecs import CONTRACT_GENERATIONS, HOOK_CONTRACT_VERSION
 from kernel.manifest import PluginManifest
+from kernel.resolver import contract_of
 from plugin_sdk.toolchain.errors import BuildFailed
 
 WIT = Path(__file__).parent.parent / "wit" / "keelstone.wit"
+"""The newest generation of the contract; earlier ones lie in folders beside it."""
 PACKAGE = "keelstone:plugin"
-VERSION = "1.0.0"
+VERSION = HOOK_CONTRACT_VERSION
 _WORLD = "world guest {"
 _CORE_IMPORTS, _COMPONENT_IMPORTS = 2, 10
+SOURCE_MAP = "source.map"
+"""In the stage: what a compiler leaves that can tell the source of each instruction."""
 
 
-def interface(capability: str) -> str:
-    """The full name of a capability's interface, e.g. ``keelstone:plugin/kv@1.0.0``."""
-    return f"{PACKAGE}/{capability}@{VERSION}"
+def generation(manifest: PluginManifest) -> str:
+    """The newest generation of the contract that the manifest's ``requires.kernel`` admits, e.g. ``1.1.0``.
+
+    Raises ManifestError if it admits none.
+    """
+    found = contract_of(manifest)
+    if found is None:
+        raise ManifestError(
+            f"{manifest.id} needs a kernel that this is not.",
+            plugin=manifest.id,
+            expected=f"a range that admits {' or '.join(CONTRACT_GENERATIONS)}",
+            found=f'requires.kernel = "{manifest.requires.kernel}"',
+            fix=f'Write kernel = "^{VERSION.rpartition(".")[0]}" under [requires].',
+        )
+    return found
+
+
+def wit_of(version: str) -> Path:
+    """The WIT of one generation (``1.0.0``)."""
+    return WIT if version == VERSION else WIT.parent / version.rpartition(".")[0] / WIT.name
+
+
+def interface(capability: str, version: str = VERSION) -> str:
+    """The full name of a capability's interface, e.g. ``keelstone:plugin/kv@1.1.0``."""
+    return f"{PACKAGE}/{capability}@{version}"
 
 
 def compose_world(manifest: PluginManifest) -> str:
-    """keelstone.wit with the world ``guest`` importing the manifest's capabilities and no others."""
-    source = WIT.read_text(encoding="utf-8")
+    """keelstone.wit of the manifest's generation, with the world ``guest`` importing the manifest's
+    capabilities and no others. Raises ManifestError if that generation has no such capability."""
+    version = generation(manifest)
+    source = wit_of(version).read_text(encoding="utf-8")
+    for name in manifest.capabilities.asked():
+        if f"interface {name} {{" not in source:
+            raise ManifestError(
+                f"The capability {name} is not part of the contract's generation {version}.",
+                plugin=manifest.id,
+                expected=f"requires.kernel that admits {VERSION}",
+                found=f'requires.kernel = "{manifest.requires.kernel}"',
+                fix=f'Write kernel = "^{VERSION.rpartition(".")[0]}" under [requires].',
+            )
     imports = "".join(f"    import {name};\n" for name in manifest.capabilities.asked())
     return source.replace(f"{_WORLD}\n", f"{_WORLD}\n{imports}", 1)
 
@@ -68,10 +107,27 @@ def component_imports(component: bytes) -> list[str]:
     return names
 
 
+@_damage_reported()
+def without_custom(module: bytes, name: str) -> bytes:
+    """A core module without its custom section of that name; everything else stays where it is."""
+    magic = b"\0asm\x01\0\0\0"
+    if not module.startswith(magic):
+        raise BuildFailed("The compiler's output is not a WebAssembly module.", found=module[:8].hex(" ") or "nothing")
+    kept, reader = [magic], _Reader(module)
+    reader.at = len(magic)
+    while reader.at < len(module):
+        start = reader.at
+        section = reader.byte()
+        content = reader.take(reader.u32())
+        if section != 0 or _Reader(content).name() != name:
+            kept.append(module[start : reader.at])
+    return b"".join(kept)
+
+
 def capabilities_of(imports: list[str]) -> list[str]:
     """The capabilities among a component's imports, sorted; type-only interfaces left out."""
-    prefix, suffix = f"{PACKAGE}/", f"@{VERSION}"
-    found = {n.removeprefix(prefix).removesuffix(suffix) for n in imports if n.startswith(prefix)}
+    prefix = f"{PACKAGE}/"
+    found = {n.removeprefix(prefix).partition("@")[0] for n in imports if n.startswith(prefix)}
     return sorted(found - {"types"})
 
 

@@ -11,7 +11,7 @@ from tests.contract.suites.database import DatabaseSuite
 from tests.contract.suites.events import EventStoreSuite
 from tests.contract.suites.fixtures import OpenDatabase
 from tests.contract.suites.isolation import IsolationSuite
-from tests.contract.suites.kv import KvSuite
+from tests.contract.suites.kv import KvSuite, SqlKvExpirySuite
 from tests.contract.suites.migrations import MigrationsSuite
 from tests.contract.suites.projections import ProjectionsSuite
 
@@ -71,6 +71,10 @@ class TestIsolation(IsolationSuite):
 
 
 class TestKv(KvSuite):
+    pass
+
+
+class TestKvExpiry(SqlKvExpirySuite):
     pass
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import LargeBinary, bindparam, cast, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, LargeBinary, bindparam, cast, delete, func, insert, or_, select, update
 
 from kernel.adapters.sql.schema import kv as table
 from kernel.errors import Conflict, TenantMismatch
@@ -15,27 +17,40 @@ if TYPE_CHECKING:
 
 _MINE = (table.c.plugin == bindparam("b_plugin"), table.c.key == bindparam("b_key"))
 _SEEN = (*_MINE, table.c.version == bindparam("b_version"))
-_GET = select(table.c.value, table.c.version).where(*_MINE)
-_SET = update(table).where(*_SEEN).values(value=bindparam("b_value"), version=table.c.version + 1)
+_GET = select(table.c.value, table.c.version, table.c.expires_at).where(*_MINE)
+_SET = (
+    update(table)
+    .where(*_SEEN)
+    .values(value=bindparam("b_value"), version=table.c.version + 1, expires_at=bindparam("b_expires_at"))
+)
 _UNSET = delete(table).where(*_SEEN)
-_VERSION = select(table.c.version).where(*_MINE)
+_VERSION = select(table.c.version, table.c.expires_at).where(*_MINE)
+_PRUNED = 500
+"""Ended keys that one writing call clears away."""
 
 
 class SqlKvStore:
     """Keys of (tenant, plugin) with versions."""
 
-    def __init__(self, database: SqlDatabase) -> None:
+    def __init__(self, database: SqlDatabase, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._database = database
+        self._now = now
 
     async def get(self, tenant: str, plugin: str, key: str) -> KvValue | None:
         """The value of a key with its version, or None."""
         async with self._database.read(tenant) as transaction:
             row = (await transaction.execute(_GET, {"b_plugin": plugin, "b_key": key})).first()
-        return None if row is None else KvValue(row.value, row.version)
+        return None if row is None or self._ended(row) else KvValue(row.value, row.version)
+
+    def _ended(self, row: Any) -> bool:
+        return row.expires_at is not None and row.expires_at <= self._now()
+
+    def _lives(self) -> ColumnElement[bool]:
+        return or_(table.c.expires_at.is_(None), table.c.expires_at > self._now())
 
     async def list_keys(self, tenant: str, plugin: str, prefix: str, limit: int) -> list[str]:
         """At most ``limit`` keys that begin with ``prefix``, in order."""
-        query = select(table.c.key).where(table.c.plugin == plugin).order_by(table.c.key).limit(limit)
+        query = select(table.c.key).where(table.c.plugin == plugin, self._lives()).order_by(table.c.key).limit(limit)
         if prefix:
             query = query.where(func.substr(table.c.key, 1, len(prefix)) == prefix)
         async with self._database.read(tenant) as transaction:
@@ -45,7 +60,7 @@ class SqlKvStore:
         """Keys and bytes in use (UTF-8 bytes of keys and values)."""
         size = func.octet_length if self._database.dialect == "postgresql" else _utf8_length
         query = select(func.count(), func.coalesce(func.sum(size(table.c.key) + size(table.c.value)), 0)).where(
-            table.c.plugin == plugin
+            table.c.plugin == plugin, self._lives()
         )
         async with self._database.read(tenant) as transaction:
             row = (await transaction.execute(query)).one()
@@ -67,16 +82,22 @@ class SqlKvStore:
         for key in sorted(effects.kv_writes):
             value = effects.kv_writes[key]
             where = {"b_plugin": plugin, "b_key": key}
-            found = int((await transaction.execute(_VERSION, where)).scalar() or 0)
+            row = (await transaction.execute(_VERSION, where)).first()
+            if row is not None and self._ended(row):
+                await transaction.execute(_UNSET, {**where, "b_version": row.version})
+                row = None
+            found = 0 if row is None else int(row.version)
             seen = effects.kv_reads.get(key, found)
             if seen != found:
                 raise KvConflict(f"Key {key!r} of {plugin} was version {seen} and is {found}.")
+            ttl = effects.kv_ttl.get(key)
+            ends = None if ttl is None else self._now() + timedelta(seconds=ttl)
             if found == 0:
                 if value is None:
                     continue
-                row = {"plugin": plugin, "key": key, "value": value, "version": 1}
+                new = {"plugin": plugin, "key": key, "value": value, "version": 1, "expires_at": ends}
                 try:
-                    await transaction.execute(insert(table), row)
+                    await transaction.execute(insert(table), new)
                 except Conflict as error:
                     raise KvConflict(f"Key {key!r} of {plugin} was made by somebody else meanwhile.") from error
                 continue
@@ -84,9 +105,27 @@ class SqlKvStore:
             if value is None:
                 result = await transaction.execute(_UNSET, values)
             else:
-                result = await transaction.execute(_SET, {**values, "b_value": value})
+                result = await transaction.execute(_SET, {**values, "b_value": value, "b_expires_at": ends})
             if result.rowcount != 1:
                 raise KvConflict(f"Key {key!r} of {plugin} was changed by somebody else meanwhile.")
+        if effects.kv_ttl:
+            await self._prune(transaction, plugin)
+
+    async def _prune(self, transaction: Transaction, plugin: str) -> None:
+        """Delete ended keys. Who makes keys that end also clears them away: no job has to walk the table.
+
+        Rows that somebody else works on are left for the next time, so that two calls cannot wait
+        for each other.
+        """
+        ended = (
+            select(table.c.key)
+            .where(table.c.plugin == plugin, table.c.expires_at <= self._now())
+            .limit(_PRUNED)
+            .with_for_update(skip_locked=True)
+        )
+        keys = list((await transaction.execute(ended)).scalars())
+        if keys:
+            await transaction.execute(delete(table).where(table.c.plugin == plugin, table.c.key.in_(keys)))
 
     async def purge(self, transaction: Transaction, plugin: str, tenant: str | None = None) -> int:
         """Delete everything of a plugin (in one tenant, or in all); the number of keys."""

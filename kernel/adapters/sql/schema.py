@@ -1,10 +1,11 @@
-"""The kernel's own tables: events, guests' keys, consumers' ledger, dead letters, checkpoints, projections."""
+"""The kernel's own tables: events, guests' keys, consumers' ledger, dead letters, breakers,
+checkpoints, projections."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 from kernel.tables import Schema, TenantId, UtcDateTime, declare, platform_table, tenant_table
 
@@ -47,6 +48,7 @@ kv = tenant_table(
     Column("key", String(512), primary_key=True),
     Column("value", Text, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("expires_at", UtcDateTime),
 )
 
 ledger = tenant_table(
@@ -70,6 +72,20 @@ dead_letters = tenant_table(
     Column("attempts", Integer, nullable=False),
     Column("parked_at", UtcDateTime, nullable=False),
     Index("ix_keelstone_dead_letters_sequence", "tenant_id", "consumer", "stream", "version"),
+)
+
+breakers = tenant_table(
+    metadata,
+    "keelstone_breakers",
+    Column("plugin", String(128), primary_key=True),
+    Column("version", String(80), primary_key=True),
+    Column("hook", String(80), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("openings", Integer, nullable=False),
+    Column("wait", Float, nullable=False),
+    Column("until", UtcDateTime, nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("error", Text, nullable=False),
 )
 
 checkpoints = platform_table(

@@ -15,7 +15,7 @@ from tests.contract.suites.database import DatabaseSuite
 from tests.contract.suites.events import EventStoreSuite
 from tests.contract.suites.isolation import IsolationSuite
 from tests.contract.suites.journey import JourneySuite
-from tests.contract.suites.kv import KvSuite
+from tests.contract.suites.kv import KvSuite, SqlKvExpirySuite
 from tests.contract.suites.migrations import MigrationsSuite
 from tests.contract.suites.projections import ProjectionsSuite
 
@@ -33,6 +33,10 @@ class TestIsolation(IsolationSuite):
 
 
 class TestKv(KvSuite):
+    pass
+
+
+class TestKvExpiry(SqlKvExpirySuite):
     pass
 
 

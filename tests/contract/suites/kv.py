@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
 import pytest
+from sqlalchemy import select
 
 from kernel.adapters.sql import SqlDatabase
+from kernel.adapters.sql.kv import SqlKvStore
+from kernel.adapters.sql.schema import kv as kv_table
 from kernel.errors import TenantMismatch
-from kernel.ports import ALL_TENANTS, Effects, KvConflict, KvValue
+from kernel.ports import ALL_TENANTS, Effects, KvConflict, KvStore, KvValue
 
 PLUGIN, OTHER = "acme/lead-scorer", "acme/notifier"
 
@@ -89,3 +95,91 @@ class KvSuite:
         async with database.write(ALL_TENANTS) as transaction:
             assert await database.kv.purge(transaction, OTHER) == 2
             assert await database.kv.purge(transaction, PLUGIN, "globex") == 2
+
+
+class KvBench(Protocol):
+    """A store with its time in the test's hand."""
+
+    store: KvStore
+    seconds: float
+
+    async def save(self, effects: Effects) -> None:
+        """Apply a call's writes in the tenant acme. Raises KvConflict."""
+        ...
+
+
+class KvExpirySuite:
+    """Keys that end, and writes that depend on what was there. Needs the fixture ``bench``, a KvBench."""
+
+    async def test_a_key_is_there_until_its_time_is_over_and_then_absent_in_every_way(self, bench: KvBench) -> None:
+        await bench.save(Effects(kv_writes={"soon": "1", "stays": "22"}, kv_ttl={"soon": 60}))
+        bench.seconds += 59
+        assert await bench.store.get("acme", PLUGIN, "soon") == KvValue("1", 1)
+        assert await bench.store.usage("acme", PLUGIN) == (2, 5 + 7)
+        bench.seconds += 1
+        assert await bench.store.get("acme", PLUGIN, "soon") is None
+        assert await bench.store.list_keys("acme", PLUGIN, "", 10) == ["stays"]
+        assert await bench.store.usage("acme", PLUGIN) == (1, 7)
+
+    async def test_a_key_that_ended_begins_again_at_version_1(self, bench: KvBench) -> None:
+        await bench.save(Effects(kv_writes={"k": "1"}, kv_ttl={"k": 5}))
+        await bench.save(Effects(kv_writes={"k": "2"}, kv_ttl={"k": 5}))
+        bench.seconds += 5
+        await bench.save(Effects(kv_writes={"k": "3"}, kv_reads={"k": 0}))
+        assert await bench.store.get("acme", PLUGIN, "k") == KvValue("3", 1)
+
+    async def test_who_saw_a_key_that_has_ended_meanwhile_must_look_again(self, bench: KvBench) -> None:
+        await bench.save(Effects(kv_writes={"k": "1"}, kv_ttl={"k": 5}))
+        bench.seconds += 5
+        with pytest.raises(KvConflict):
+            await bench.save(Effects(kv_writes={"k": "2"}, kv_reads={"k": 1}))
+
+    async def test_writing_without_an_end_takes_the_end_away(self, bench: KvBench) -> None:
+        await bench.save(Effects(kv_writes={"k": "1"}, kv_ttl={"k": 5}))
+        await bench.save(Effects(kv_writes={"k": "2"}))
+        bench.seconds += 1_000
+        assert await bench.store.get("acme", PLUGIN, "k") == KvValue("2", 2)
+
+    async def test_deleting_a_key_that_has_ended_is_nothing(self, bench: KvBench) -> None:
+        await bench.save(Effects(kv_writes={"k": "1"}, kv_ttl={"k": 5}))
+        bench.seconds += 5
+        await bench.save(Effects(kv_writes={"k": None}))
+        assert await bench.store.usage("acme", PLUGIN) == (0, 0)
+
+    async def test_two_that_saw_the_same_value_can_not_both_replace_it(self, bench: KvBench) -> None:
+        await bench.save(Effects(kv_writes={"k": "1"}))
+        await bench.save(Effects(kv_writes={"k": "2"}, kv_reads={"k": 1}))
+        with pytest.raises(KvConflict):
+            await bench.save(Effects(kv_writes={"k": "3"}, kv_reads={"k": 1}))
+        assert await bench.store.get("acme", PLUGIN, "k") == KvValue("2", 2)
+
+
+class SqlKvBench:
+    """The SQL store."""
+
+    def __init__(self, database: SqlDatabase) -> None:
+        self.seconds = 0.0
+        self.database = database
+        began = datetime(2026, 1, 1, tzinfo=UTC)
+        self.store = SqlKvStore(database, lambda: began + timedelta(seconds=self.seconds))
+
+    async def save(self, effects: Effects) -> None:
+        async with self.database.write("acme") as transaction:
+            await self.store.apply(transaction, "acme", PLUGIN, effects)
+
+
+class SqlKvExpirySuite(KvExpirySuite):
+    """The same on SQL, and that ended rows are really gone."""
+
+    @pytest.fixture
+    async def bench(self, database: SqlDatabase) -> SqlKvBench:
+        return SqlKvBench(database)
+
+    async def test_ended_rows_are_cleared_away_by_the_next_call_that_makes_such(self, bench: SqlKvBench) -> None:
+        for key in ("a", "b", "c"):
+            await bench.save(Effects(kv_writes={key: "1"}, kv_ttl={key: 5}))
+        bench.seconds += 5
+        await bench.save(Effects(kv_writes={"d": "1"}, kv_ttl={"d": 5}))
+        async with bench.database.read("acme") as transaction:
+            rows = (await transaction.execute(select(kv_table.c.key))).scalars()
+            assert list(rows) == ["d"]

@@ -6,6 +6,25 @@ from kernel.hookspecs import HOOKS
 from kernel.ports import Effects, KvConflict, KvStore
 from plugin_sdk.testing import FakeKv, FakeTransaction, sample_event, sample_payload
 from plugin_sdk.testing.samples import sample_types
+from tests.contract.suites.kv import KvExpirySuite
+
+
+class FakeBench:
+    """The fake store with its time in the test's hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.store = FakeKv(now=lambda: self.seconds)
+
+    async def save(self, effects: Effects) -> None:
+        await self.store.apply(TRANSACTION, "acme", "acme/lead-scorer", effects)
+
+
+class TestExpiry(KvExpirySuite):
+    @pytest.fixture
+    def bench(self) -> FakeBench:
+        return FakeBench()
+
 
 TRANSACTION = FakeTransaction("acme")
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wasmtime import wat2wasm
 
+from kernel.errors import ManifestError
 from kernel.manifest import Capabilities, PluginManifest, manifest_from_dict
 from plugin_sdk.toolchain import BuildFailed, component_imports, compose_world
 from plugin_sdk.toolchain.world import capabilities_of, core_imports
@@ -16,10 +17,16 @@ ALL = {
     "kv": {"why": WHY},
     "http": {"why": WHY, "hosts": ["example.com"]},
     "events": {"why": WHY, "emits": ["a.b"]},
+    "secrets": {"why": WHY, "names": {"token": {"why": WHY, "hosts": ["example.com"]}}},
+    "ai": {"why": WHY, "models": ["fast"]},
+    "notify": {"why": WHY, "channels": ["email"]},
+    "clock": {"why": WHY},
+    "random": {"why": WHY},
+    "services": {"why": WHY, "calls": {"keelstone/users": ["find"]}},
 }
 
 
-def manifest(*capabilities: str) -> PluginManifest:
+def manifest(*capabilities: str, kernel: str = "^1.0") -> PluginManifest:
     return manifest_from_dict(
         {
             "manifest": 1,
@@ -28,17 +35,36 @@ def manifest(*capabilities: str) -> PluginManifest:
             "name": "Hello",
             "summary": "A plugin of a test.",
             "license": "MIT",
+            "requires": {"kernel": kernel},
             "capabilities": {name: ALL[name] for name in capabilities},
             "events": {"declares": [{"type": "a.b", "summary": "Something happened."}]},
         }
     )
 
 
-@given(st.sets(st.sampled_from(sorted(ALL))))
+@given(st.sets(st.sampled_from(sorted(ALL))).map(lambda names: names | ({"http"} if "secrets" in names else set())))
 def test_the_world_imports_exactly_what_the_manifest_asks_for(names: set[str]) -> None:
     world = compose_world(manifest(*names)).partition("world guest {")[2]
     assert {line.strip() for line in world.splitlines() if "import" in line} == {f"import {n};" for n in names}
     assert "export handle: func(hook: string, payload: string) -> result<string, string>;" in world
+
+
+@pytest.mark.parametrize(
+    ("kernel", "version"), [("^1.0", "1.1.0"), ("^1.1", "1.1.0"), ("~1.0", "1.0.0"), ("1.0.0", "1.0.0")]
+)
+def test_the_world_is_of_the_newest_generation_that_the_manifest_admits(kernel: str, version: str) -> None:
+    assert f"package keelstone:plugin@{version};" in compose_world(manifest("kv", kernel=kernel))
+
+
+def test_a_capability_that_the_generation_does_not_have_is_named() -> None:
+    with pytest.raises(ManifestError, match=r"clock is not part of the contract.s generation 1\.0\.0"):
+        compose_world(manifest("clock", kernel="~1.0"))
+
+
+def test_a_kernel_that_is_not_served_is_named() -> None:
+    with pytest.raises(ManifestError) as caught:
+        compose_world(manifest("kv", kernel="^2.0"))
+    assert caught.value.expected == "a range that admits 1.0.0 or 1.1.0"
 
 
 def test_every_capability_of_the_manifest_has_an_interface() -> None:

@@ -4,7 +4,7 @@ import { Json, JsonKind } from "./json";
 import { insist, Outcome } from "./outcome";
 
 // @ts-ignore: decorator
-@external("keelstone:plugin/config@1.0.0", "get")
+@external("keelstone:plugin/config@1.1.0", "get")
 declare function hostGet(key: usize, length: u32, out: usize): void;
 
 export namespace config {

@@ -4,7 +4,7 @@ import { Json } from "./json";
 import { insist, Outcome } from "./outcome";
 
 // @ts-ignore: decorator
-@external("keelstone:plugin/events@1.0.0", "emit")
+@external("keelstone:plugin/events@1.1.0", "emit")
 declare function hostEmit(type: usize, typeLength: u32, data: usize, dataLength: u32, out: usize): void;
 
 export namespace events {

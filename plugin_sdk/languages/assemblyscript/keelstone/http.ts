@@ -4,7 +4,7 @@ import { Outcome } from "./outcome";
 import { asciiLower } from "./text";
 
 // @ts-ignore: decorator
-@external("keelstone:plugin/http@1.0.0", "send")
+@external("keelstone:plugin/http@1.1.0", "send")
 declare function hostSend(
   method: usize,
   methodLength: u32,

@@ -7,19 +7,19 @@ import { address, area, failureAt, textAt } from "./abi";
 import { insist, Outcome } from "./outcome";
 
 // @ts-ignore: decorator
-@external("keelstone:plugin/kv@1.0.0", "get")
+@external("keelstone:plugin/kv@1.1.0", "get")
 declare function hostGet(key: usize, length: u32, out: usize): void;
 
 // @ts-ignore: decorator
-@external("keelstone:plugin/kv@1.0.0", "set")
+@external("keelstone:plugin/kv@1.1.0", "set")
 declare function hostSet(key: usize, length: u32, value: usize, valueLength: u32, out: usize): void;
 
 // @ts-ignore: decorator
-@external("keelstone:plugin/kv@1.0.0", "delete")
+@external("keelstone:plugin/kv@1.1.0", "delete")
 declare function hostDelete(key: usize, length: u32, out: usize): void;
 
 // @ts-ignore: decorator
-@external("keelstone:plugin/kv@1.0.0", "list-keys")
+@external("keelstone:plugin/kv@1.1.0", "list-keys")
 declare function hostList(prefix: usize, length: u32, limit: u32, out: usize): void;
 
 export namespace kv {

@@ -2,7 +2,7 @@
 import { address } from "./abi";
 
 // @ts-ignore: decorator
-@external("keelstone:plugin/log@1.0.0", "write")
+@external("keelstone:plugin/log@1.1.0", "write")
 declare function write(level: i32, message: usize, length: u32): void;
 
 export namespace log {
