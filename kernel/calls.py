@@ -119,7 +119,9 @@ class GuardedCalls:
             if impl.breaker is not None:
                 impl.breaker.abandon(era)
         else:
-            self._registry.breaker_of(impl, context.tenant, spec.name).failure(era)
+            breaker = self._registry.breaker_of(impl, context.tenant, spec.name)
+            breaker.error = _summary(error)
+            breaker.failure(era)
         if isinstance(error, KeelstoneError):
             return _placed(error, impl, spec, context)
         return PluginFailed(
@@ -129,6 +131,16 @@ class GuardedCalls:
             tenant=context.tenant,
             fix="See the plugin's log; other plugins and tenants are not affected.",
         )
+
+
+def _summary(error: BaseException) -> str:
+    """What a breaker remembers of a failure: enough to know it by, too little to hold a payload."""
+    if isinstance(error, KeelstoneError):
+        text = f"{error.code}: {error.detail}"[:300]
+    else:
+        text = f"{PluginFailed.code}: {type(error).__name__}: {error}"[:300]
+    # It goes into the database, and a plugin's words may be no clean text.
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _blameless(error: BaseException, context: Context) -> bool:

@@ -22,9 +22,26 @@ class Breaker:
     seconds on a monotonic clock. ``era`` grows with each change of state: a call remembers the era in
     which it was let through, and what it came to counts only if that era still lasts. So a slow call
     from before the breaker opened neither closes it nor makes room for a second probe.
+
+    ``changed`` is called with the breaker after each change of state; ``error`` says what failed last.
+    ``openings`` counts how often it opened since it was last closed.
     """
 
-    __slots__ = ("_clock", "_longest", "_probing", "_rest", "_threshold", "_until", "_wait", "era", "failures", "state")
+    __slots__ = (
+        "_clock",
+        "_longest",
+        "_probing",
+        "_rest",
+        "_threshold",
+        "_until",
+        "_wait",
+        "changed",
+        "era",
+        "error",
+        "failures",
+        "openings",
+        "state",
+    )
 
     def __init__(
         self,
@@ -40,9 +57,37 @@ class Breaker:
         self._wait = rest
         self._until = 0.0
         self._probing = False
+        self.changed: Callable[[Breaker], None] | None = None
         self.era = 0
+        self.error = ""
         self.failures = 0
+        self.openings = 0
         self.state: BreakerState = "closed"
+
+    @property
+    def wait(self) -> float:
+        """How long it rests now or will rest next, in seconds."""
+        return self._wait
+
+    @property
+    def rest_left(self) -> float:
+        """Seconds until a probe may go; 0 unless it is open."""
+        return max(0.0, self._until - self._clock()) if self.state == "open" else 0.0
+
+    def resume(self, wait: float, rest_left: float, failures: int, openings: int, error: str = "") -> None:
+        """Go on resting where an earlier process stopped; times in seconds."""
+        self._wait = min(max(wait, self._rest), self._longest)
+        self.failures, self.openings, self.error = failures, openings, error
+        # A clock set back in between makes nobody wait longer than the rest was meant to be.
+        self._until = self._clock() + min(max(rest_left, 0.0), self._wait)
+        self._enter("open")
+
+    def reset(self) -> None:
+        """Close it by hand: the next call goes through, and counts from nought."""
+        self.failures = 0
+        self._wait = self._rest
+        if self.state != "closed":
+            self._enter("closed")
 
     def allow(self) -> bool:
         """Whether a call may go now. In half-open state only one call at a time may."""
@@ -63,8 +108,8 @@ class Breaker:
             return
         self.failures = 0
         if self.state != "closed":
-            self._enter("closed")
             self._wait = self._rest
+            self._enter("closed")
 
     def failure(self, era: int) -> None:
         """A call that was let through in ``era`` failed."""
@@ -83,13 +128,18 @@ class Breaker:
             self._probing = False
 
     def _open(self) -> None:
-        self._enter("open")
         self._until = self._clock() + self._wait
+        self.openings += 1
+        self._enter("open")
 
     def _enter(self, state: BreakerState) -> None:
         self.state = state
         self.era += 1
         self._probing = False
+        if state == "closed":
+            self.openings = 0
+        if self.changed is not None:
+            self.changed(self)
 
 
 @dataclass(frozen=True, slots=True)

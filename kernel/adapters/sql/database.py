@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.adapters.sql import migrate
+from kernel.adapters.sql.breakers import SqlBreakerStore
 from kernel.adapters.sql.checkpoints import SqlCheckpoints, SqlLeases
 from kernel.adapters.sql.consumers import SqlConsumerStore
 from kernel.adapters.sql.engine import (
@@ -45,7 +46,7 @@ _PG_BEGIN_READ = _PG_BEGIN + ", set_config('transaction_read_only', 'on', true)"
 class SqlDatabase:
     """SQLite or PostgreSQL behind ``kernel.ports.Database``; make it with :func:`open_database`.
 
-    ``events``, ``kv``, ``consumers``, ``checkpoints``, ``leases`` and ``projections`` are the stores that
+    ``events``, ``kv``, ``breakers``, ``consumers``, ``checkpoints``, ``leases`` and ``projections`` are the stores that
     ``kernel.ports`` describes. Call :meth:`start`, then
     :meth:`migrate`, before anything else.
     """
@@ -61,6 +62,7 @@ class SqlDatabase:
         self.log = EventLog(self.dialect)
         self.events = SqlEventStore(self)
         self.kv = SqlKvStore(self)
+        self.breakers = SqlBreakerStore(self)
         self.consumers = SqlConsumerStore(self)
         self.checkpoints = SqlCheckpoints(self)
         self.leases = SqlLeases(self)
