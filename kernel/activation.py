@@ -13,15 +13,38 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from kernel.events import canonical_json
-from kernel.ports import ActivationRecord
+from kernel.ports import ActivationRecord, UpgradeRecord
+from kernel.shares import in_share
 
 _MODULUS = 1 << 128
 _MOST_SHARED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Another version on trial beside the active one, with its own grants and settings."""
+
+    id: str
+    version: str
+    mode: Literal["shadow", "canary"]
+    calls: float
+    grants: frozenset[str]
+    settings_json: bytes = b"{}"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings, parsed."""
+        parsed: Mapping[str, Any] = orjson.loads(self.settings_json)
+        return parsed
+
+    def takes(self, call: str) -> bool:
+        """Whether the call with this correlation id takes part in the trial."""
+        return in_share(self.id, call, self.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +59,7 @@ class Activation:
     version: str
     grants: frozenset[str]
     settings_json: bytes = b"{}"
+    upgrade: Upgrade | None = None
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -45,14 +69,24 @@ class Activation:
 
 
 class ActivationSet:
-    """What is on for one tenant. ``ready`` is the dispatcher's cache of ready tuples by hook."""
+    """What is on for one tenant. ``ready`` is the dispatcher's cache of ready tuples by hook.
 
-    __slots__ = ("activations", "digest", "ready")
+    ``canaries`` are the plugins of which another version answers some calls.
+    """
+
+    __slots__ = ("activations", "canaries", "digest", "ready")
 
     def __init__(self, activations: tuple[Activation, ...], digest: int) -> None:
         self.activations = activations
+        self.canaries = tuple(
+            (a.plugin, a.upgrade) for a in activations if a.upgrade is not None and a.upgrade.mode == "canary"
+        )
         self.digest = digest
         self.ready: dict[str, tuple[Any, ...]] = {}
+
+    def moved(self, call: str) -> tuple[str, ...]:
+        """The plugins whose new version answers the call with this correlation id."""
+        return tuple(plugin for plugin, upgrade in self.canaries if upgrade.takes(call))
 
     def get(self, plugin: str) -> Activation | None:
         """The activation of a plugin, or None if it is off."""
@@ -77,7 +111,7 @@ class Activations:
 
     def __init__(self) -> None:
         self._current = Snapshot()
-        self._shared: dict[tuple[str, str, frozenset[str], bytes], Activation] = {}
+        self._shared: dict[tuple[str, str, frozenset[str], bytes, Upgrade | None], Activation] = {}
         self._watchers: list[Callable[[Snapshot], None]] = []
 
     @property
@@ -122,17 +156,17 @@ class Activations:
         activations = []
         digest = 0
         for record in sorted(records, key=lambda r: r.plugin):
-            # A copy of its own size: orjson's result keeps the 4 KB buffer that it was written into.
-            settings = bytes(memoryview(canonical_json(dict(record.settings))))
-            key = (record.plugin, record.version, record.grants, settings)
+            settings = _plain(record.settings)
+            upgrade = _upgrade(record.upgrade)
+            key = (record.plugin, record.version, record.grants, settings, upgrade)
             shared = self._shared.get(key)
             if shared is None:
-                shared = Activation(record.plugin, record.version, record.grants, settings)
+                shared = Activation(record.plugin, record.version, record.grants, settings, upgrade)
                 if len(self._shared) < _MOST_SHARED:
                     self._shared[key] = shared
             activations.append(shared)
             line = "\n".join((record.tenant, record.plugin, record.version, ",".join(sorted(record.grants))))
-            hashed = hashlib.blake2b(line.encode() + b"\n" + settings, digest_size=16).digest()
+            hashed = hashlib.blake2b(line.encode() + b"\n" + settings + _trial(upgrade), digest_size=16).digest()
             digest = (digest + int.from_bytes(hashed, "big")) % _MODULUS
         return ActivationSet(tuple(activations), digest)
 
@@ -143,3 +177,22 @@ class Activations:
         for watcher in self._watchers:
             watcher(snapshot)
         return snapshot
+
+
+def _plain(settings: Mapping[str, Any]) -> bytes:
+    # A copy of its own size: orjson's result keeps the 4 KB buffer that it was written into.
+    return bytes(memoryview(canonical_json(dict(settings))))
+
+
+def _upgrade(record: UpgradeRecord | None) -> Upgrade | None:
+    if record is None:
+        return None
+    return Upgrade(record.id, record.version, record.mode, record.calls, record.grants, _plain(record.settings))
+
+
+def _trial(upgrade: Upgrade | None) -> bytes:
+    if upgrade is None:
+        return b""
+    grants = ",".join(sorted(upgrade.grants))
+    line = "\n".join(("", upgrade.id, upgrade.version, upgrade.mode, f"{upgrade.calls:g}", grants, ""))
+    return line.encode() + upgrade.settings_json

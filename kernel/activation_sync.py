@@ -11,15 +11,33 @@ import orjson
 from kernel.activation import Activations
 from kernel.errors import KeelstoneError, PluginUnavailable
 from kernel.events import EventType, EventTypes
-from kernel.guests import GuestObserver, Guests
+from kernel.guests import GuestObserver, Guests, MirrorSink
 from kernel.hookspecs import HOOKS
 from kernel.manifest import HookUse, PluginManifest
-from kernel.ports import ActivationRecord, ActivationSource, BlobStore, BusMessage, GuestRelease, GuestRuntime
+from kernel.ports import (
+    ActivationRecord,
+    ActivationSource,
+    BlobStore,
+    BusMessage,
+    GuestCall,
+    GuestRelease,
+    GuestResult,
+    GuestRuntime,
+)
 
 logger = logging.getLogger(__name__)
 
 CHANGES = frozenset(
-    {"plugin.activated", "plugin.deactivated", "plugin.configured", "plugin.consented", "plugin.updated"}
+    {
+        "plugin.activated",
+        "plugin.deactivated",
+        "plugin.configured",
+        "plugin.consented",
+        "plugin.updated",
+        "plugin.upgrade_started",
+        "plugin.upgrade_promoted",
+        "plugin.upgrade_rolled_back",
+    }
 )
 """Event types after which a tenant's activations are read again."""
 
@@ -101,6 +119,14 @@ class ActivationSync:
         """Call ``observer`` after each guest call."""
         self._guests.watch(observer)
 
+    def mirror_calls(self, sink: MirrorSink) -> None:
+        """Hand the calls of plugins with a shadow to ``sink``, after they were answered."""
+        self._guests.mirror(sink)
+
+    async def rehearse(self, call: GuestCall) -> GuestResult:
+        """Run a mirrored call: nobody is told of it. Raises what the runtime raises."""
+        return await self._guests.rehearse(call)
+
     async def on_message(self, message: BusMessage) -> None:
         """A committed event passed by on the bus, from whatever process."""
         event = orjson.loads(message.value)
@@ -112,7 +138,9 @@ class ActivationSync:
 
     async def _load_releases(self, records: list[ActivationRecord]) -> None:
         assert self._source is not None
-        for plugin, version in sorted({(r.plugin, r.version) for r in records}):
+        wanted = {(r.plugin, r.version) for r in records}
+        wanted |= {(r.plugin, r.upgrade.version) for r in records if r.upgrade is not None}
+        for plugin, version in sorted(wanted):
             if self._guests.has(plugin, version):
                 continue
             try:

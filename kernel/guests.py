@@ -7,10 +7,12 @@ callable is the payload model, a ``Reject``, an answer or None, wrapped with the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from kernel.activation import Upgrade
 from kernel.context import Context
 from kernel.errors import KeelstoneError, PluginFailed, PluginUnavailable
 from kernel.hookspecs import HookSpec
@@ -20,6 +22,8 @@ from kernel.payloads import DecideReply, FilterReply, ObserveReply
 from kernel.ports import GuestCall, GuestRelease, GuestResult, GuestRuntime
 
 GuestObserver = Callable[[GuestCall, GuestResult | KeelstoneError], None]
+MirrorSink = Callable[[str, GuestCall, GuestResult | KeelstoneError, GuestCall], None]
+"""Takes an upgrade's id, a call that was answered, what it came to, and the same call for the new version."""
 
 
 class Guests:
@@ -28,6 +32,7 @@ class Guests:
     def __init__(self, runtime: GuestRuntime) -> None:
         self._runtime = runtime
         self._observers: list[GuestObserver] = []
+        self._mirror: MirrorSink | None = None
         self._releases: dict[tuple[str, str], GuestRelease] = {}
         self._broken: dict[tuple[str, str], KeelstoneError] = {}
         self._active: dict[tuple[str, str], int] = {}
@@ -59,15 +64,23 @@ class Guests:
         return self._active.get((plugin, version), 0)
 
     def bind(
-        self, plugin: str, version: str, spec: HookSpec, grants: frozenset[str], settings: Mapping[str, Any]
+        self,
+        plugin: str,
+        version: str,
+        spec: HookSpec,
+        grants: frozenset[str],
+        settings: Mapping[str, Any],
+        shadow: Upgrade | None = None,
     ) -> tuple[PluginManifest, Callable[[Any, Context], Any]] | None:
-        """Manifest and callable for one hook, or None if the release is not here."""
+        """Manifest and callable for one hook, or None if the release is not here. Once answered, calls
+        are handed to the mirror together with their twins for the version ``shadow``."""
         release = self._releases.get((plugin, version))
         if release is None:
             return None
         manifest, digest = release.manifest, release.digest
         key = (plugin, version)
         broken = self._broken.get(key)
+        mirrored = self._mirroring(plugin, shadow)
 
         async def call(payload: BaseModel, context: Context) -> GuestAnswer:
             if broken is not None:
@@ -91,10 +104,14 @@ class Guests:
                 answer = _lift(spec, result.output, payload, request)
             except KeelstoneError as error:
                 self._tell(request, error)
+                if mirrored is not None:
+                    mirrored(request, error)
                 raise
             finally:
                 self._active[key] -= 1
             self._tell(request, result)
+            if mirrored is not None:
+                mirrored(request, result)
             return GuestAnswer(answer, result.effects)
 
         return manifest, call
@@ -102,6 +119,43 @@ class Guests:
     def watch(self, observer: GuestObserver) -> None:
         """Call ``observer`` with every call and its result, or the error that it came to."""
         self._observers.append(observer)
+
+    def mirror(self, sink: MirrorSink) -> None:
+        """Hand mirrored calls to ``sink`` from now on. It is called on the request path: it only takes note."""
+        self._mirror = sink
+
+    def _mirroring(
+        self, plugin: str, shadow: Upgrade | None
+    ) -> Callable[[GuestCall, GuestResult | KeelstoneError], None] | None:
+        release = self._releases.get((plugin, shadow.version)) if shadow is not None else None
+        if shadow is None or release is None or not self.has(plugin, shadow.version):
+            return None
+        manifest, digest, settings = release.manifest, release.digest, shadow.settings
+
+        def hand_on(call: GuestCall, result: GuestResult | KeelstoneError) -> None:
+            if self._mirror is None or not shadow.takes(call.context.correlation_id):
+                return
+            twin = replace(
+                call,
+                version=shadow.version,
+                digest=digest,
+                manifest=manifest,
+                grants=shadow.grants,
+                settings=settings,
+            )
+            self._mirror(shadow.id, call, result, twin)
+
+        return hand_on
+
+    async def rehearse(self, call: GuestCall) -> GuestResult:
+        """Run a mirrored call: nobody is told of it, and its effects are the caller's to drop. Raises what
+        the runtime raises."""
+        key = (call.plugin, call.version)
+        self._active[key] = self._active.get(key, 0) + 1
+        try:
+            return await self._runtime.call(call)
+        finally:
+            self._active[key] -= 1
 
     def _tell(self, call: GuestCall, result: GuestResult | KeelstoneError) -> None:
         for observer in self._observers:

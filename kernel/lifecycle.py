@@ -22,6 +22,7 @@ class ActivationState(StrEnum):
 
     CONSENTED = "consented"
     ACTIVE = "active"
+    UPGRADING = "upgrading"
     DEGRADED = "degraded"
     DISABLED = "disabled"
     DRAINING = "draining"
@@ -50,10 +51,21 @@ _ACTIVATION: dict[str, tuple[frozenset[ActivationState], ActivationState]] = {
         frozenset({ActivationState.CONSENTED, ActivationState.DISABLED, ActivationState.DEGRADED}),
         ActivationState.ACTIVE,
     ),
-    "degrade": (frozenset({ActivationState.ACTIVE}), ActivationState.DEGRADED),
-    "disable": (frozenset({ActivationState.ACTIVE, ActivationState.DEGRADED}), ActivationState.DISABLED),
+    # Another version is on trial, as a shadow or a canary; both ends lead back to one version.
+    "start_upgrade": (frozenset({ActivationState.ACTIVE}), ActivationState.UPGRADING),
+    "change_upgrade": (frozenset({ActivationState.UPGRADING}), ActivationState.UPGRADING),
+    "promote_upgrade": (frozenset({ActivationState.UPGRADING}), ActivationState.ACTIVE),
+    "roll_back_upgrade": (frozenset({ActivationState.UPGRADING}), ActivationState.ACTIVE),
+    # What fails so often takes no trials: an upgrade that was under way is over.
+    "degrade": (frozenset({ActivationState.ACTIVE, ActivationState.UPGRADING}), ActivationState.DEGRADED),
+    "disable": (
+        frozenset({ActivationState.ACTIVE, ActivationState.UPGRADING, ActivationState.DEGRADED}),
+        ActivationState.DISABLED,
+    ),
     "drain": (
-        frozenset({ActivationState.ACTIVE, ActivationState.DEGRADED, ActivationState.DISABLED}),
+        frozenset(
+            {ActivationState.ACTIVE, ActivationState.UPGRADING, ActivationState.DEGRADED, ActivationState.DISABLED}
+        ),
         ActivationState.DRAINING,
     ),
     "remove": (
@@ -62,7 +74,7 @@ _ACTIVATION: dict[str, tuple[frozenset[ActivationState], ActivationState]] = {
     ),
 }
 
-RUNNING = frozenset({ActivationState.ACTIVE, ActivationState.DEGRADED})
+RUNNING = frozenset({ActivationState.ACTIVE, ActivationState.UPGRADING, ActivationState.DEGRADED})
 """States in which a tenant's calls reach the plugin."""
 
 

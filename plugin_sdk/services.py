@@ -167,6 +167,15 @@ class ActivationControl(Protocol):
         """Call ``observer`` after each guest call, with its result or the error that it came to."""
         ...
 
+    def mirror_calls(self, sink: Callable[[str, GuestCall, GuestResult | KeelstoneError, GuestCall], None]) -> None:
+        """Hand the calls of plugins with a shadow to ``sink`` after they were answered: the upgrade's id,
+        the call, what it came to, and the same call for the new version."""
+        ...
+
+    async def rehearse(self, call: GuestCall) -> GuestResult:
+        """Run a mirrored call: nobody is told of it, its effects are the caller's to drop."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:

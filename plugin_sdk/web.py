@@ -68,7 +68,7 @@ async def authorize(request: Request, permission: str, *, tenant: str | None = N
     if acting != context.tenant:
         context = replace(context, tenant=acting)
     hooks: Dispatcher = request.app.state.platform.hooks
-    if not context.principal.is_operator and hooks.ready(context.tenant, "access_deciding"):
+    if not context.principal.is_operator and hooks.ready(context.tenant, "access_deciding", context.correlation_id):
         asked = AccessRequest(
             principal=context.principal.id,
             roles=tuple(sorted(context.principal.roles)),
