@@ -62,8 +62,11 @@ def register(tree: CommandTree) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(tools.close)
             say = stack.enter_context(_listener(folder, json))
+            warming = threading.Thread(target=tools.warm_up, args=(folder,), daemon=True)
+            warming.start()
             url, platform = stack.enter_context(_platform(folder, home, port))
             operator_of(platform)
+            warming.join()
             loop = DevLoop(
                 folder,
                 platform,

@@ -47,6 +47,6 @@ def places_of(problem: dict[str, Any], folder: Path, component: bytes | None = N
             if all((place.file, place.line) != (known.file, known.line) for known in found):
                 found.append(place)
     file, _, line = str(problem.get("file") or "").rpartition(":")
-    if not found and line.isdigit() and (place := place_at(folder, file, int(line))) is not None:
-        found.append(place)
+    if not found and line.isdigit() and (named := place_at(folder, file, int(line))) is not None:
+        found.append(named)
     return found

@@ -27,7 +27,7 @@ Pack = Callable[[Path, bytes], bytes]
 LOOK_SECONDS = 0.1
 SETTLE_SECONDS = 0.04
 """An editor saves in several steps; a build begins once the folder has been quiet for so long."""
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 0.9
 
 
 class DevLoop:
@@ -175,7 +175,7 @@ class DevLoop:
                 self.round(saved)
         finally:
             self._stopping.set()
-            following.join(WAIT_SECONDS + 5)
+            following.join(10)
 
     def stop(self) -> None:
         """Let :meth:`run` return."""
@@ -186,7 +186,7 @@ class DevLoop:
         after: int | None = None
         while not self._stopping.is_set():
             try:
-                wait = 0.0 if after is None else WAIT_SECONDS / 5
+                wait = 0.0 if after is None else WAIT_SECONDS
                 params = {"after": -1 if after is None else after, "wait": wait}
                 page = self._platform.request("GET", "/api/v1/development/calls", params=params)
             except KeelstoneError as error:

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kernel.errors import KeelstoneError
+from kernel.manifest import load_manifest
+from plugin_sdk.toolchain.builder import build_plugin
 from plugin_sdk.toolchain.fetch import Say, Tool, Toolchains
+
+WARM = ("assemblyscript",)
+"""Languages whose compiler is kept running."""
 
 _SERVICE = """
 import { createInterface } from "node:readline";
@@ -107,6 +113,14 @@ class WarmToolchains(Toolchains):
 
         kept: _WarmTool = self._keep("assemblyscript", make)
         return kept
+
+    def warm_up(self, folder: Path) -> None:
+        """Build once whatever the state, so that the next build finds its compiler warm; failures are the
+        next build's to tell."""
+        with contextlib.suppress(KeelstoneError):
+            build = load_manifest(folder).build
+            if build is not None and build.language in WARM:
+                build_plugin(folder, self, force=True)
 
     def close(self) -> None:
         """End what was kept running."""
