@@ -25,6 +25,7 @@ from kernel.adapters.local_blobs import LocalBlobs
 from kernel.adapters.local_keys import open_keys
 from kernel.adapters.otlp import open_otlp
 from kernel.adapters.sql import SqlDatabase, open_database
+from kernel.breakers import Breakers
 from kernel.causation import MAX_HOPS
 from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
 from kernel.context import new_id, system_context
@@ -39,6 +40,7 @@ from kernel.outcomes import save_effects
 from kernel.permissions import PLATFORM_PERMISSIONS, Permission, declared_permissions
 from kernel.ports import (
     BlobStore,
+    BreakerStore,
     Bus,
     Database,
     EventStore,
@@ -58,7 +60,7 @@ from marketplace.connect import max_package_bytes, open_client, registry_folder
 from marketplace.registry import Registry
 from marketplace.service import create_app as create_marketplace
 from plugin_sdk.contributions import HealthCheck, PluginContext
-from plugin_sdk.services import ActivationControl, Marketplace, PermissionCatalogue, Services
+from plugin_sdk.services import ActivationControl, BreakerControl, Marketplace, PermissionCatalogue, Services
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 30.0
@@ -118,6 +120,9 @@ class Platform:
             await self.bus.start()
             stack.push_async_callback(self.bus.close)
             stack.push_async_callback(self._run_hook, "stopping")
+            # Before any call: a plugin that was resting when the last process ended goes on resting.
+            await self.hooks.breakers.start()
+            stack.push_async_callback(self.hooks.breakers.stop)
             await self._run_hook("starting")
             await self.sync.load()
             listening = await self.bus.listen(self.sync.on_message)
@@ -209,7 +214,8 @@ def bootstrap(settings: Settings) -> Platform:
     )
     activations, guests = Activations(), Guests(runtime)
     guests.watch(lambda call, result: _count(telemetry, call, result))
-    hooks = Dispatcher(activations, guests, kv=database.kv, on_trace=telemetry.dispatch)
+    breakers = Breakers(database.breakers)
+    hooks = Dispatcher(activations, guests, kv=database.kv, on_trace=telemetry.dispatch, breakers=breakers)
     sync = ActivationSync(activations, guests, runtime, blobs, types)
 
     services.publish(Database, database)
@@ -220,6 +226,8 @@ def bootstrap(settings: Settings) -> Platform:
     services.publish(KeyProvider, keys)
     services.publish(GuestRuntime, runtime)
     services.publish(ActivationControl, sync)
+    services.publish(BreakerControl, breakers)
+    services.publish(BreakerStore, database.breakers)
     services.publish(PermissionCatalogue, _Permissions(hooks, PLATFORM_PERMISSIONS))
     closing: list[Callable[[], Awaitable[None]]] = []
     registry, market_app, market = _marketplace(settings, closing)

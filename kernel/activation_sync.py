@@ -9,9 +9,9 @@ import logging
 import orjson
 
 from kernel.activation import Activations
-from kernel.errors import KeelstoneError, PluginUnavailable
+from kernel.errors import KeelstoneError, PluginQuarantined, PluginUnavailable
 from kernel.events import EventType, EventTypes
-from kernel.guests import GuestObserver, Guests, MirrorSink
+from kernel.guests import CallGate, GuestObserver, Guests, MirrorSink
 from kernel.hookspecs import HOOKS
 from kernel.manifest import HookUse, PluginManifest
 from kernel.ports import (
@@ -40,6 +40,8 @@ CHANGES = frozenset(
     }
 )
 """Event types after which a tenant's activations are read again."""
+RELEASE_CHANGES = frozenset({"plugin.quarantined", "plugin.installed"})
+"""Event types after which a release is read again: it may have been withdrawn, or be good again."""
 
 
 class ActivationSync:
@@ -119,6 +121,29 @@ class ActivationSync:
         """Call ``observer`` after each guest call."""
         self._guests.watch(observer)
 
+    def gate_calls(self, gate: CallGate) -> None:
+        """Ask ``gate`` before each guest call; what it raises is the call's answer."""
+        self._guests.gate(gate)
+
+    def active(self, tenant: str) -> list[tuple[PluginManifest, frozenset[str]]]:
+        """The guests that are on for a tenant, each with what it was granted."""
+        found = []
+        for activation in self._activations.current.of(tenant).activations:
+            manifest = self._guests.manifest(activation.plugin, activation.version)
+            if manifest is not None:
+                found.append((manifest, activation.grants))
+        return found
+
+    async def reload(self, plugin: str, version: str) -> None:
+        """Read one release again, if it is in use here: it was quarantined, or installed anew after that."""
+        if self._source is None or self._guests.manifest(plugin, version) is None:
+            return
+        async with self._lock:
+            release = await self._source.load_guest(plugin, version)
+            if release is not None and (release.withdrawn or self._guests.broken(plugin, version)):
+                await self._load(release)
+                self._activations.refresh()
+
     def mirror_calls(self, sink: MirrorSink) -> None:
         """Hand the calls of plugins with a shadow to ``sink``, after they were answered."""
         self._guests.mirror(sink)
@@ -135,6 +160,12 @@ class ActivationSync:
                 await self.refresh(str(event["tenant"]))
             except KeelstoneError:
                 logger.exception("activations could not be read again", extra={"tenant": event.get("tenant")})
+        elif event.get("type") in RELEASE_CHANGES:
+            data = event.get("data") or {}
+            try:
+                await self.reload(str(data.get("plugin")), str(data.get("version")))
+            except KeelstoneError:
+                logger.exception("a release could not be read again", extra={"plugin": data.get("plugin")})
 
     async def _load_releases(self, records: list[ActivationRecord]) -> None:
         assert self._source is not None
@@ -152,11 +183,23 @@ class ActivationSync:
             if release is None:
                 # Not a guest: an extension, running in this process or left out by the operator.
                 continue
-            try:
-                await self.prepare(release.manifest, release.digest)
-            except KeelstoneError as error:
-                logger.error("plugin cannot be loaded: %s", error, extra={"plugin": plugin, "version": version})
-                self._guests.add_broken(release, error)
+            await self._load(release)
+
+    async def _load(self, release: GuestRelease) -> None:
+        plugin, version = release.manifest.id, release.manifest.version
+        if release.withdrawn:
+            withdrawn = PluginQuarantined(
+                f"{plugin} {version} was withdrawn from the platform: {release.withdrawn}",
+                plugin=plugin,
+                fix="Switch it off, or move to another version; an operator may install it anew.",
+            )
+            self._guests.add_broken(release, withdrawn)
+            return
+        try:
+            await self.prepare(release.manifest, release.digest)
+        except KeelstoneError as error:
+            logger.error("plugin cannot be loaded: %s", error, extra={"plugin": plugin, "version": version})
+            self._guests.add_broken(release, error)
 
 
 def _unreadable(plugin: str, version: str) -> GuestRelease:

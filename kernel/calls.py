@@ -10,7 +10,16 @@ from types import CoroutineType
 from typing import Any
 
 from kernel.context import Context
-from kernel.errors import BreakerOpen, BulkheadFull, DeadlineExceeded, KeelstoneError, PluginFailed, Rejected
+from kernel.errors import (
+    BreakerOpen,
+    BudgetSpent,
+    BulkheadFull,
+    DeadlineExceeded,
+    KeelstoneError,
+    PluginFailed,
+    PluginQuarantined,
+    Rejected,
+)
 from kernel.hookspecs import HookSpec
 from kernel.implementations import HookRegistry, Implementation
 from kernel.resilience import finish_within
@@ -143,12 +152,16 @@ def _summary(error: BaseException) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
+_NOT_ITS_FAULT = (BulkheadFull, BudgetSpent, PluginQuarantined)
+
+
 def _blameless(error: BaseException, context: Context) -> bool:
-    """A full sandbox, the caller's own deadline or too large a payload say nothing about the plugin's health."""
+    """A full sandbox, a spent budget, a withdrawal, the caller's own deadline or too large a payload say
+    nothing about the plugin's health."""
     if not isinstance(error, KeelstoneError):
         return False
     late = error.status == DeadlineExceeded.status and context.remaining() <= 0
-    return late or isinstance(error, BulkheadFull) or error.status == TOO_LARGE
+    return late or isinstance(error, _NOT_ITS_FAULT) or error.status == TOO_LARGE
 
 
 def _placed(error: KeelstoneError, impl: Implementation, spec: HookSpec, context: Context) -> KeelstoneError:

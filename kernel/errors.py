@@ -183,6 +183,10 @@ class PluginFailed(KeelstoneError):
     """An implementation raised, trapped or answered nonsense."""
 
     code, status, title = "plugin-failed", 502, "A plugin failed"
+    usage: GuestUsage | None = None
+    """What a guest had used that came to an answer, but to one that does not fit."""
+    recording: tuple[HostExchange, ...] = ()
+    output: str | None = None
 
 
 class DeadlineExceeded(KeelstoneError):
@@ -201,6 +205,18 @@ class BreakerOpen(KeelstoneError):
     """The implementation failed repeatedly and is rested."""
 
     code, status, title = "breaker-open", 503, "Rested after repeated failure"
+
+
+class BudgetSpent(KeelstoneError):
+    """The tenant's budget for the plugin is spent; ``used`` and ``allowed`` say how far."""
+
+    code, status, title = "budget-spent", 429, "Budget is spent"
+
+
+class PluginQuarantined(KeelstoneError):
+    """The release was withdrawn from the platform: no call reaches it and nobody can switch it on."""
+
+    code, status, title = "quarantined", 409, "Withdrawn from the platform"
 
 
 class ServiceMissing(KeelstoneError):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from kernel.activation import Upgrade
 from kernel.context import Context
-from kernel.errors import KeelstoneError, PluginFailed, PluginUnavailable
+from kernel.errors import KeelstoneError, PluginFailed, PluginQuarantined, PluginUnavailable
 from kernel.hookspecs import HookSpec
 from kernel.manifest import PluginManifest
 from kernel.outcomes import GuestAnswer
@@ -26,12 +26,17 @@ MirrorSink = Callable[[str, GuestCall, GuestResult | KeelstoneError, GuestCall],
 """Takes an upgrade's id, a call that was answered, what it came to, and the same call for the new version."""
 
 
+CallGate = Callable[[GuestCall], None]
+"""Asked before each call; what it raises is the call's answer, and no failure of the plugin."""
+
+
 class Guests:
     """The installed guests of this process and how to call them."""
 
     def __init__(self, runtime: GuestRuntime) -> None:
         self._runtime = runtime
         self._observers: list[GuestObserver] = []
+        self._gates: list[CallGate] = []
         self._mirror: MirrorSink | None = None
         self._releases: dict[tuple[str, str], GuestRelease] = {}
         self._broken: dict[tuple[str, str], KeelstoneError] = {}
@@ -59,6 +64,15 @@ class Guests:
         """Whether the release is callable here."""
         return (plugin, version) in self._releases and (plugin, version) not in self._broken
 
+    def broken(self, plugin: str, version: str) -> bool:
+        """Whether the release is on and can't be called: unreadable, not compilable, or withdrawn."""
+        return (plugin, version) in self._broken
+
+    def manifest(self, plugin: str, version: str) -> PluginManifest | None:
+        """The release's manifest, or None if it is not here."""
+        release = self._releases.get((plugin, version))
+        return None if release is None else release.manifest
+
     def active(self, plugin: str, version: str) -> int:
         """Calls of the release that are under way."""
         return self._active.get((plugin, version), 0)
@@ -84,6 +98,8 @@ class Guests:
 
         async def call(payload: BaseModel, context: Context) -> GuestAnswer:
             if broken is not None:
+                if isinstance(broken, PluginQuarantined):
+                    raise PluginQuarantined(broken.detail, plugin=plugin, fix=broken.fix)
                 raise PluginUnavailable(
                     f"{plugin} {version} can't be loaded: {broken.detail}", plugin=plugin, fix=broken.fix
                 )
@@ -98,10 +114,12 @@ class Guests:
                 grants=grants,
                 settings=settings,
             )
+            for gate in self._gates:
+                gate(request)
             self._active[key] = self._active.get(key, 0) + 1
             try:
                 result = await self._runtime.call(request)
-                answer = _lift(spec, result.output, payload, request)
+                answer = _lift(spec, result, payload, request)
             except KeelstoneError as error:
                 self._tell(request, error)
                 if mirrored is not None:
@@ -115,6 +133,10 @@ class Guests:
             return GuestAnswer(answer, result.effects)
 
         return manifest, call
+
+    def gate(self, gate: CallGate) -> None:
+        """Ask ``gate`` before each call, on the request path: it may refuse by raising a KeelstoneError."""
+        self._gates.append(gate)
 
     def watch(self, observer: GuestObserver) -> None:
         """Call ``observer`` with every call and its result, or the error that it came to."""
@@ -162,8 +184,9 @@ class Guests:
             observer(call, result)
 
 
-def _lift(spec: HookSpec, output: str, payload: BaseModel, call: GuestCall) -> Any:
+def _lift(spec: HookSpec, result: GuestResult, payload: BaseModel, call: GuestCall) -> Any:
     """The reply as a built-in would have returned it. Raises PluginFailed if it breaks the schema."""
+    output = result.output
     try:
         if spec.kind == "filter":
             reply = FilterReply.model_validate_json(output)
@@ -179,7 +202,7 @@ def _lift(spec: HookSpec, output: str, payload: BaseModel, call: GuestCall) -> A
         problems = "; ".join(
             f"{'.'.join(str(p) for p in e['loc']) or 'reply'}: {e['msg']}" for e in error.errors(include_url=False)[:5]
         )
-        raise PluginFailed(
+        failed = PluginFailed(
             f"{call.plugin} answered {spec.name} with something that does not fit: {problems}.",
             plugin=call.plugin,
             hook=spec.name,
@@ -187,4 +210,6 @@ def _lift(spec: HookSpec, output: str, payload: BaseModel, call: GuestCall) -> A
             expected=f"JSON of the {spec.kind} reply and {type(payload).__name__}",
             found=output[:200],
             fix="See docs/reference/hooks.md for the reply's schema.",
-        ) from error
+        )
+        failed.usage, failed.recording, failed.output = result.usage, result.recording, output
+        raise failed from error

@@ -14,7 +14,8 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
-from kernel.activation import Activations
+from kernel.activation import Activations, Snapshot
+from kernel.breakers import Breakers
 from kernel.calls import TOO_LARGE, GuardedCalls
 from kernel.context import Context
 from kernel.errors import KeelstoneError, PluginFailed, PluginUnavailable, Rejected
@@ -45,6 +46,7 @@ class Dispatcher:
         traces: TraceLog | None = None,
         on_trace: Callable[[DispatchTrace], None] | None = None,
         breaker: Callable[[], Breaker] = Breaker,
+        breakers: Breakers | None = None,
         specs: Mapping[str, HookSpec] = HOOKS,
     ) -> None:
         self._activations = activations
@@ -52,7 +54,8 @@ class Dispatcher:
         self.traces = traces or TraceLog()
         self._on_trace = on_trace
         self._specs = specs
-        self._registry = HookRegistry(activations, guests, specs, breaker)
+        self.breakers = breakers or Breakers(make=breaker)
+        self._registry = HookRegistry(activations, guests, specs, self.breakers)
         self._call = GuardedCalls(self._registry).call
 
     def register(self, plugin: object, manifest: PluginManifest) -> None:
@@ -68,9 +71,10 @@ class Dispatcher:
         """Manifests of the registered built-ins and extensions, by id."""
         return self._registry.manifests
 
-    def ready(self, tenant: str, hook: str) -> tuple[Implementation, ...]:
-        """The implementations of ``hook`` that are on for ``tenant``, in calling order."""
-        return self._registry.ready(tenant, hook)
+    def ready(self, tenant: str, hook: str, call: str = "") -> tuple[Implementation, ...]:
+        """The implementations of ``hook`` that are on for ``tenant``, in calling order; for the call with
+        this correlation id, if another version of a plugin takes a share of the calls."""
+        return self._registry.ready(tenant, hook, call)
 
     def check_order(self, active: Iterable[PluginManifest]) -> None:
         """Raise Conflict if the built-ins and these guests and extensions, on together, contradict each
@@ -88,7 +92,7 @@ class Dispatcher:
         outcome = Outcome(payload, context.tenant, kv=self._kv)
         steps: list[Step] = []
         try:
-            for impl in self._registry.ready_in(snapshot.of(context.tenant), context.tenant, hook):
+            for impl in self._ready(snapshot, hook, context):
                 before = outcome.payload
                 began = _now()
                 try:
@@ -143,7 +147,7 @@ class Dispatcher:
         outcome: Outcome[Any] = Outcome(cast(Any, None), context.tenant, kv=self._kv)
         steps: list[Step] = []
         try:
-            for impl in self._registry.ready_in(snapshot.of(context.tenant), context.tenant, hook):
+            for impl in self._ready(snapshot, hook, context):
                 began = _now()
                 try:
                     value = self._call(impl, spec, payload, context)
@@ -172,9 +176,9 @@ class Dispatcher:
             if steps:
                 self._record(spec, context, steps, snapshot.generation)
 
-    def observers(self, tenant: str, hook: str = "event_received") -> tuple[Implementation, ...]:
+    def observers(self, tenant: str, hook: str = "event_received", call: str = "") -> tuple[Implementation, ...]:
         """Who observes for this tenant. Each is called with :meth:`deliver`, isolated from the rest."""
-        return self.ready(tenant, hook)
+        return self.ready(tenant, hook, call)
 
     async def deliver(self, impl: Implementation, event: EventView, context: Context) -> Effects:
         """Hand an event to one observer; its effects are the caller's to save.
@@ -193,6 +197,9 @@ class Dispatcher:
             raise
         self._record(spec, context, [_step(impl, "observed", began, None, None, None)], generation)
         return value.effects if isinstance(value, GuestAnswer) else Effects()
+
+    def _ready(self, snapshot: Snapshot, hook: str, context: Context) -> tuple[Implementation, ...]:
+        return self._registry.ready_in(snapshot.of(context.tenant), context.tenant, hook, context.correlation_id)
 
     def _record(self, spec: HookSpec, context: Context, steps: list[Step], generation: str) -> None:
         trace = DispatchTrace(spec.name, spec.kind, context.tenant, context.correlation_id, generation, tuple(steps))

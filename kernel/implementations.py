@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import pluggy
 
-from kernel.activation import Activations, ActivationSet
+from kernel.activation import Activations, ActivationSet, Upgrade
+from kernel.breakers import BreakerKey, Breakers
 from kernel.context import Context
 from kernel.errors import PluginFailed
 from kernel.hookspecs import PROJECT, HookSpec, HookSpecs, hook_spec
@@ -41,9 +42,18 @@ class GuestBinder(Protocol):
     """
 
     def bind(
-        self, plugin: str, version: str, spec: HookSpec, grants: frozenset[str], settings: Any
+        self,
+        plugin: str,
+        version: str,
+        spec: HookSpec,
+        grants: frozenset[str],
+        settings: Any,
+        shadow: Upgrade | None = None,
     ) -> tuple[PluginManifest, Callable[[Any, Context], Any]] | None:
-        """Manifest and callable, or None if the release is not installed on this platform."""
+        """Manifest and callable, or None if the release is not installed on this platform.
+
+        Calls are mirrored to the version ``shadow`` after they were answered.
+        """
         ...
 
 
@@ -55,13 +65,12 @@ class HookRegistry:
         activations: Activations,
         guests: GuestBinder | None,
         specs: Mapping[str, HookSpec],
-        breaker: Callable[[], Breaker],
+        breakers: Breakers,
     ) -> None:
         self._activations = activations
         self._guests = guests
         self._specs = specs
-        self._new_breaker = breaker
-        self._breakers: dict[tuple[str, str, str, str], Breaker] = {}
+        self._breakers = breakers
         self._manifests: dict[str, PluginManifest] = {}
         self._pluggy = pluggy.PluginManager(PROJECT)
         self._pluggy.add_hookspecs(HookSpecs)
@@ -106,17 +115,21 @@ class HookRegistry:
 
     # ------------------------------------------------------------------ ready tuples
 
-    def ready(self, tenant: str, hook: str) -> tuple[Implementation, ...]:
-        """The implementations of ``hook`` that are on for ``tenant``, in calling order."""
-        return self.ready_in(self._activations.current.of(tenant), tenant, hook)
+    def ready(self, tenant: str, hook: str, call: str = "") -> tuple[Implementation, ...]:
+        """The implementations of ``hook`` that are on for ``tenant``, in calling order. ``call`` is the
+        correlation id, by which a canary takes its share of the calls."""
+        return self.ready_in(self._activations.current.of(tenant), tenant, hook, call)
 
-    def ready_in(self, active: ActivationSet, tenant: str, hook: str) -> tuple[Implementation, ...]:
+    def ready_in(self, active: ActivationSet, tenant: str, hook: str, call: str = "") -> tuple[Implementation, ...]:
         """Like :meth:`ready`, in a given set: a call in flight keeps the one it began with."""
         # The default set serves many tenants, so its tuples carry the tenant in their key.
         key = hook if active.activations else f"{tenant}\n{hook}"
+        moved: tuple[str, ...] = ()
+        if active.canaries and (moved := active.moved(call)):
+            key = "\n".join((hook, *moved))
         found = active.ready.get(key)
         if found is None:
-            found = self._build(active, tenant, self._specs.get(hook) or hook_spec(hook))
+            found = self._build(active, tenant, self._specs.get(hook) or hook_spec(hook), moved)
             active.ready[key] = found
         return found
 
@@ -127,7 +140,9 @@ class HookRegistry:
         for hook in self._specs:
             order_plugins({id: m.hooks[hook] for id, m in on.items() if hook in m.hooks}, hook)
 
-    def _build(self, active: ActivationSet, tenant: str, spec: HookSpec) -> tuple[Implementation, ...]:
+    def _build(
+        self, active: ActivationSet, tenant: str, spec: HookSpec, moved: tuple[str, ...] = ()
+    ) -> tuple[Implementation, ...]:
         candidates: dict[str, Implementation] = {}
         uses: dict[str, HookUse] = {}
         seconds = spec.deadline_ms / 1000
@@ -140,7 +155,12 @@ class HookRegistry:
         for item in active.activations:
             if item.plugin in self._manifests or self._guests is None:
                 continue
-            bound = self._guests.bind(item.plugin, item.version, spec, item.grants, item.settings)
+            trial = item.upgrade
+            if trial is not None and item.plugin in moved:
+                bound = self._guests.bind(item.plugin, trial.version, spec, trial.grants, trial.settings)
+            else:
+                shadow = trial if trial is not None and trial.mode == "shadow" else None
+                bound = self._guests.bind(item.plugin, item.version, spec, item.grants, item.settings, shadow)
             if bound is None:
                 continue
             manifest, call = bound
@@ -168,8 +188,7 @@ class HookRegistry:
     def breaker_of(self, impl: Implementation, tenant: str, hook: str) -> Breaker:
         """The breaker of an implementation that has failed for a tenant, made at its first failure."""
         if impl.breaker is None:
-            key = (impl.plugin, impl.version, tenant, hook)
-            impl.breaker = self._breakers.setdefault(key, self._new_breaker())
+            impl.breaker = self._breakers.of(BreakerKey(impl.plugin, impl.version, tenant, hook))
         return impl.breaker
 
 

@@ -615,10 +615,11 @@ class ActivationSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GuestRelease:
-    """An installed guest: what the dispatcher needs to call it."""
+    """An installed guest: what the dispatcher needs to call it. ``withdrawn`` says why it may not be."""
 
     manifest: PluginManifest
     digest: str
+    withdrawn: str = ""
 
 
 class Clock(Protocol):

@@ -17,6 +17,8 @@ from kernel.permissions import Permission
 from kernel.ports import (
     ActivationSource,
     BlobStore,
+    BreakerRecord,
+    BreakerStore,
     Bus,
     Clock,
     Database,
@@ -35,6 +37,9 @@ __all__ = [
     "ActivationControl",
     "Authenticator",
     "BlobStore",
+    "BreakerControl",
+    "BreakerRecord",
+    "BreakerStore",
     "Bus",
     "Clock",
     "CredentialStore",
@@ -163,6 +168,18 @@ class ActivationControl(Protocol):
         """Whether the release can be called in this process."""
         ...
 
+    async def reload(self, plugin: str, version: str) -> None:
+        """Read one release again, if it is in use here: it was quarantined, or installed anew."""
+        ...
+
+    def active(self, tenant: str) -> Sequence[tuple[PluginManifest, frozenset[str]]]:
+        """The guests that are on for a tenant, each with what it was granted."""
+        ...
+
+    def gate_calls(self, gate: Callable[[GuestCall], None]) -> None:
+        """Ask ``gate`` before each guest call, on the request path: what it raises is the call's answer."""
+        ...
+
     def watch_calls(self, observer: Callable[[GuestCall, GuestResult | KeelstoneError], None]) -> None:
         """Call ``observer`` after each guest call, with its result or the error that it came to."""
         ...
@@ -174,6 +191,22 @@ class ActivationControl(Protocol):
 
     async def rehearse(self, call: GuestCall) -> GuestResult:
         """Run a mirrored call: nobody is told of it, its effects are the caller's to drop."""
+        ...
+
+
+class BreakerControl(Protocol):
+    """The breakers of this process (the kernel's ``Breakers``)."""
+
+    def watch(self, observer: Callable[[BreakerRecord], None]) -> None:
+        """Call ``observer`` with each breaker that opens, is probed or closes."""
+        ...
+
+    def states(self, tenant: str | None = None, plugin: str | None = None) -> Sequence[BreakerRecord]:
+        """Breakers that are not at peace: open, being probed, or with failures counted."""
+        ...
+
+    def reset(self, tenant: str, plugin: str) -> int:
+        """Close a plugin's breakers for a tenant by hand; how many were not closed."""
         ...
 
 
