@@ -6,13 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from kernel.errors import Conflict, ValidationFailed
 from kernel.manifest import check_plugin_id, load_manifest
 
 TEMPLATES = Path(__file__).parent / "scaffolds"
-Language = Literal["assemblyscript", "python"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +22,7 @@ class _Kind:
 
 _KINDS: Mapping[str, _Kind] = {
     "assemblyscript": _Kind("assembly/index.ts", time_ms=250, memory_mb=8),
+    "c": _Kind("guest/plugin.c", time_ms=250, memory_mb=8),
     "python": _Kind("guest/plugin.py", time_ms=1000, memory_mb=64),
 }
 LANGUAGES = tuple(_KINDS)

@@ -13,15 +13,16 @@ from typing import Protocol
 from kernel.errors import KeelstoneError, ManifestError
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest, load_manifest
-from plugin_sdk.toolchain import assemblyscript, python
+from plugin_sdk.toolchain import assemblyscript, c, python
 from plugin_sdk.toolchain.errors import BuildFailed
 from plugin_sdk.toolchain.fetch import PINS, Toolchains
-from plugin_sdk.toolchain.world import WIT, capabilities_of, component_imports, compose_world
+from plugin_sdk.toolchain.payloads import guest_hooks, payload_types
+from plugin_sdk.toolchain.world import SOURCE_MAP, WIT, capabilities_of, component_imports, compose_world
 
 BUILD = "build"
 """Folder of everything generated, inside the plugin's folder."""
 
-_SUFFIXES = {"assemblyscript": ".ts", "python": ".py"}
+_SUFFIXES = {"assemblyscript": ".ts", "c": ".c", "python": ".py"}
 
 
 class Compiler(Protocol):
@@ -59,7 +60,7 @@ def build_plugin(folder: Path, tools: Toolchains | None = None, *, force: bool =
 
     Raises ManifestError, BuildFailed or ToolchainUnavailable.
     """
-    compilers = {"assemblyscript": assemblyscript, "python": python}
+    compilers: Mapping[str, Compiler] = {"assemblyscript": assemblyscript, "c": c, "python": python}
     return compile_with(compilers, folder, tools or Toolchains(), force=force)
 
 
@@ -85,10 +86,20 @@ def compile_with(
     scratch = target.with_suffix(".part")
     scratch.write_bytes(component)
     scratch.replace(target)
+    _keep_map(stage, target)
     stamp.write_text(json.dumps({"key": key, "digest": hashlib.sha256(component).hexdigest()}))
     # After a failure the stage stays: the compiler's messages point into it.
     shutil.rmtree(stage, ignore_errors=True)
     return _describe(target, component, manifest, fresh=True)
+
+
+def _keep_map(stage: Path, target: Path) -> None:
+    """The source map, beside the component and never in it: it finds the line of a trap's offset."""
+    beside = target.with_name(f"{target.name}.map")
+    if (stage / SOURCE_MAP).is_file():
+        (stage / SOURCE_MAP).replace(beside)
+    else:
+        beside.unlink(missing_ok=True)
 
 
 def _source(folder: Path, manifest: PluginManifest) -> Path:
@@ -135,7 +146,7 @@ def _source(folder: Path, manifest: PluginManifest) -> Path:
 
 def _key(folder: Path, source: Path, library: Path) -> str:
     """Digest of everything that the component is made from."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr((payload_types(), guest_hooks())).encode())
     files = [*_files(source.parent), *_files(library), *_files(PINS), *_files(Path(__file__).parent), WIT]
     for path in [folder / "plugin.toml", *files]:
         digest.update(f"{path}\n{path.stat().st_size}\n".encode())

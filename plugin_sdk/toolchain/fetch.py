@@ -114,6 +114,16 @@ class Toolchains:
         start = f"import sys; sys.path.insert(0, {str(folder)!r}); from componentize_py import script; script()"
         return Tool((sys.executable, "-I", "-c", start), {})
 
+    def zig(self) -> Tool:
+        """``zig``, which is also a C compiler; what it compiles of its own libraries is kept beside it."""
+        folder = self._pip("zig", "the Zig and C compiler", "ziglang")
+        suffix = ".exe" if sys.platform == "win32" else ""
+        cache = str(self.folder / "zig-cache")
+        return Tool(
+            (str(folder / "ziglang" / f"zig{suffix}"),),
+            {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
+        )
+
     def node(self) -> Tool:
         """Node.js of the machine if it is new enough and has npm, else fetched from PyPI."""
         found = shutil.which("node")
