@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from kernel.manifest import PluginManifest
     from kernel.ports import GuestRuntime, KvStore
     from kernel.settings import Settings
-    from sandbox.hostcalls import EventSchemas
+    from sandbox.hostcalls import EventSchemas, Interposer
     from sandbox.runtime import LogSink
 
 __all__ = ["inspect_component", "open_runtime"]
@@ -20,19 +20,23 @@ def open_runtime(
     kv: KvStore | None = None,
     event_schema: EventSchemas | None = None,
     log: LogSink | None = None,
+    interposer: Interposer | None = None,
+    instead_of_network: str | None = None,
 ) -> GuestRuntime:
     """The host, ready to prepare and call guests. Close it when done.
 
     Artifacts live in ``settings.home / "artifacts"``. Without ``kv`` the host call answers
     ``unavailable``. ``event_schema`` answers a type's registered JSON Schema; without it, or where it
     answers None, the one in the guest's own manifest holds. ``log`` takes every line a guest writes.
+    ``interposer`` and ``instead_of_network`` (``host:port``) are for authors' tests.
     """
     # wasmtime is a large library: processes that never call a guest do not load it.
     from sandbox.egress import Egress
     from sandbox.hostcalls import HostServices
     from sandbox.runtime import SandboxRuntime
 
-    services = HostServices(kv=kv, egress=Egress(settings.http_private_allow), event_schema=event_schema)
+    egress = Egress(settings.http_private_allow, instead=instead_of_network)
+    services = HostServices(kv=kv, egress=egress, event_schema=event_schema, interposer=interposer)
     return SandboxRuntime(settings, settings.home / "artifacts", services, log)
 
 

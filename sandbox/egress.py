@@ -17,11 +17,13 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
 from kernel.manifest import HttpCapability
 from sandbox.addresses import Resolver, is_public, resolve
+from sandbox.secrets import Secret, basic
 
 MAX_REDIRECTS = 5
 MAX_HEADERS = 64
@@ -33,9 +35,12 @@ _FORBIDDEN = frozenset(
     {
         "host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
         "accept-encoding", "expect", "proxy-authorization", "proxy-authenticate", "proxy-connection", "forwarded",
-        "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via",
+        "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via", "http2-settings", "proxy-status",
+        "x-real-ip", "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
     }
 )  # fmt: skip
+"""Hop-by-hop fields, those that frame the message, and those by which proxies and servers are told
+another origin, address, method or path than the one that was checked."""
 _SECRET = frozenset({"authorization", "cookie"})
 _PORTS = {"https": 443, "http": 80}
 
@@ -56,6 +61,8 @@ class EgressRequest:
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    secrets: tuple[Secret, ...] = ()
+    """Secrets whose placeholders may stand in headers and body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +93,15 @@ class _Budget:
         self.left -= size
         self._count(size)
         if self.left < 0:
-            raise EgressRefused("limit", "more bytes sent and received than limits.http_kb allows")
+            raise EgressRefused("limit-http", f"{-self.left} bytes more sent and received than limits.http_kb allows")
 
 
 class Egress:
-    """The way out. ``private_allow`` are ``host:port`` pairs that may be private and plain HTTP."""
+    """The way out. ``private_allow`` are ``host:port`` pairs that may be private and plain HTTP.
+
+    ``instead`` is for tests: what is allowed goes, once every check has passed, to this ``host:port`` in
+    plain HTTP, whatever host it named (the Host header still does).
+    """
 
     def __init__(
         self,
@@ -98,7 +109,9 @@ class Egress:
         *,
         resolver: Resolver = resolve,
         ssl_context: ssl.SSLContext | None = None,
+        instead: str | None = None,
     ) -> None:
+        self._instead = instead
         self._private = frozenset(item.lower() for item in private_allow)
         self._resolve = resolver
         self._ssl = ssl_context
@@ -112,22 +125,33 @@ class Egress:
         budget: int,
         seconds: float,
         count: Callable[[int], None] = lambda _size: None,
+        visit: Callable[[str, str], None] = lambda _method, _host: None,
     ) -> EgressResponse:
-        """Send within ``seconds`` and ``budget`` bytes (sent and received). Raises EgressRefused."""
+        """Send within ``seconds`` and ``budget`` bytes (sent and received). Raises EgressRefused.
+
+        ``visit`` is told the method and host of every hop.
+        """
         try:
             async with asyncio.timeout(seconds):
-                return await self._follow(request, capability, settings, _Budget(budget, count))
+                return await self._follow(request, capability, settings, _Budget(budget, count), visit)
         except TimeoutError:
             raise EgressRefused("deadline", "the other side did not answer within the call's time") from None
 
     async def _follow(
-        self, request: EgressRequest, capability: HttpCapability, settings: Mapping[str, Any], budget: _Budget
+        self,
+        request: EgressRequest,
+        capability: HttpCapability,
+        settings: Mapping[str, Any],
+        budget: _Budget,
+        visit: Callable[[str, str], None],
     ) -> EgressResponse:
-        _check_headers(request.headers)
+        _check_headers(request.headers, capability.headers)
         for _ in range(MAX_REDIRECTS + 1):
+            visit(request.method[:10], _host_of(request.url))
             hop = self._gate(request, capability, settings)
-            addresses = await self._addresses(hop)
-            response = await self._exchange(request, hop, addresses, budget)
+            outgoing = _with_secrets(request, hop, settings)
+            addresses = await self._addresses(hop) if self._instead is None else [hop.host]
+            response = await self._exchange(outgoing, hop, addresses, budget)
             target = _redirect(response)
             if target is None:
                 return response
@@ -189,6 +213,9 @@ class Egress:
         async with transport:
             for last, address in _marking_last(addresses[:4]):
                 target = hop.url.copy_with(host=address, port=hop.port)
+                if self._instead is not None:
+                    name, _, port = self._instead.rpartition(":")
+                    target = hop.url.copy_with(scheme="http", host=name, port=int(port))
                 outgoing = httpx.Request(
                     request.method, target, headers=headers, content=request.body, extensions=extensions
                 )
@@ -256,14 +283,57 @@ def _matches_setting(host: str, port: int, value: object) -> bool:
     return (host, port) == (url.raw_host.decode("ascii", "replace").lower().rstrip("."), url.port or _PORTS[url.scheme])
 
 
-def _check_headers(headers: tuple[tuple[str, str], ...]) -> None:
+def _host_of(url: str) -> str:
+    try:
+        return (urlsplit(url[:MAX_URL_CHARS]).hostname or "")[:253]
+    except ValueError:
+        return ""
+
+
+def _check_headers(headers: tuple[tuple[str, str], ...], allowed: tuple[str, ...] | None) -> None:
     if len(headers) > MAX_HEADERS:
-        raise EgressRefused("limit", f"more than {MAX_HEADERS} headers")
+        raise EgressRefused("limit-http", f"{len(headers)} headers, at most {MAX_HEADERS} are allowed")
     for name, value in headers:
-        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value) or len(name) + len(value) > MAX_HEADER_CHARS:
+        if not _well_formed(name, value):
             raise EgressRefused("invalid", f"the header {name[:60]!r} is not well-formed")
         if name.lower() in _FORBIDDEN:
             raise EgressRefused("denied", f"the header {name} is the host's to set")
+        if allowed is not None and name.lower() not in allowed:
+            raise EgressRefused("denied", f"the header {name} is not among the manifest's headers")
+
+
+def _well_formed(name: str, value: str) -> bool:
+    # Spaces at the ends of a value are not part of it (RFC 9110, section 5.5): servers disagree on them.
+    return (
+        _TOKEN.fullmatch(name) is not None
+        and _VALUE.fullmatch(value) is not None
+        and value == value.strip(" \t")
+        and len(name) + len(value) <= MAX_HEADER_CHARS
+    )
+
+
+def _with_secrets(request: EgressRequest, hop: _Hop, settings: Mapping[str, Any]) -> EgressRequest:
+    """The request as it leaves for this hop. Raises EgressRefused where a secret may not go."""
+    headers, body = request.headers, request.body
+    for secret in request.secrets:
+        mark = secret.placeholder
+        in_header = any(mark in value for _, value in headers)
+        in_body = mark.encode() in body
+        if any(mark in text for text in (request.url, unquote(request.url), *(name for name, _ in headers))):
+            raise EgressRefused("denied", f"the secret {secret.name} can stand in a header's value or the body only")
+        if not in_header and not in_body:
+            continue
+        if not _allowed(hop.host, hop.port, hop.url.scheme, secret.use.hosts, settings):
+            raise EgressRefused("denied", f"the secret {secret.name} may not be sent to {hop.host}:{hop.port}")
+        for found, place in ((in_header, "header"), (in_body, "body")):
+            if found and place not in secret.use.places:
+                raise EgressRefused("denied", f"the secret {secret.name} may not stand in the {place}")
+        headers = tuple((n, basic(v.replace(mark, secret.value)) if mark in v else v) for n, v in headers)
+        body = body.replace(mark.encode(), secret.value.encode())
+        secret.used(secret.name)
+    if headers is not request.headers and not all(_well_formed(n, v) for n, v in headers):
+        raise EgressRefused("invalid", "a secret's value cannot stand in a header")
+    return replace(request, headers=headers, body=body)
 
 
 def _redirect(response: EgressResponse) -> str | None:
@@ -283,7 +353,8 @@ def _redirected(request: EgressRequest, status: int, url: httpx.URL, target: str
         method, body = "GET", b""
         headers = tuple(h for h in headers if not h[0].lower().startswith("content-"))
     if (following.scheme, following.host, following.port) != (url.scheme, url.host, url.port):
-        headers = tuple(h for h in headers if h[0].lower() not in _SECRET)
+        marks = [secret.placeholder for secret in request.secrets]
+        headers = tuple(h for h in headers if h[0].lower() not in _SECRET and not any(m in h[1] for m in marks))
     return replace(request, method=method, url=str(following), headers=headers, body=body)
 
 
@@ -303,7 +374,8 @@ async def _read(response: httpx.Response, budget: _Budget) -> EgressResponse:
             part = decoder.decompress(chunk, budget.left + 1)
         except zlib.error:
             raise EgressRefused("invalid", "the answer's compression is damaged") from None
-        budget.take(len(part))
+        # What unpacks to nothing has been received nevertheless.
+        budget.take(max(len(part), len(chunk)))
         parts.append(part)
     kept = tuple(h for h in headers if decoder is None or h[0] not in ("content-encoding", "content-length"))
     return EgressResponse(response.status_code, kept, b"".join(parts))

@@ -25,7 +25,15 @@ from kernel.events import NewEvent
 from kernel.ports import Effects, GuestCall, GuestUsage, HostExchange, KvStore, KvValue, LogLine
 from sandbox.abi import Err
 from sandbox.egress import MAX_URL_CHARS, Egress, EgressRefused, EgressRequest
-from sandbox.errors import GuestCancelled, GuestHostCallLimit, NeedsThread
+from sandbox.errors import (
+    GuestCancelled,
+    GuestHostCallLimit,
+    GuestMemoryLimit,
+    GuestTimeLimit,
+    GuestTrapped,
+    NeedsThread,
+    SandboxError,
+)
 from sandbox.policy import HOST_CALL_GRACE, MAX_KEY_CHARS, MAX_LISTED_KEYS, MAX_LOG_CHARS, WASI_CALLS, EffectiveLimits
 from sandbox.recording import LEAVES, Recorder, Replayer
 from sandbox.schemas import problem_with
@@ -34,6 +42,10 @@ from sandbox.wasi import NONDETERMINISTIC, WasiCalls, from_json, to_json
 T = TypeVar("T")
 EventSchemas = Callable[[str], Mapping[str, Any] | None]
 """The JSON Schema of an event type, or None if it is not registered."""
+Interposer = Callable[[GuestCall, str, tuple[Any, ...]], HostExchange | None]
+"""Stands before the host in an author's tests: sees each granted host call (``kv.get``,
+``wasi:clocks/wall-clock.now``) first, and may answer it, or with a failure whose code is one of
+ENDS end the call. Raises nothing; None lets the host answer."""
 
 _log = logging.getLogger("keelstone.sandbox")
 _NO_DEADLINE = float("inf")
@@ -47,6 +59,7 @@ class HostServices:
     kv: KvStore | None = None
     egress: Egress | None = None
     event_schema: EventSchemas | None = None
+    interposer: Interposer | None = None
 
 
 class Refused(Exception):
@@ -160,7 +173,22 @@ class HostCalls:
     def _run(self, interface: str, function: str, arguments: tuple[Any, ...]) -> Any:
         if interface not in _SAY_MORE:
             self._use(f"{interface}.{function}")
+        if self._services.interposer is not None:
+            found = self._interposed(f"{interface}.{function}", arguments)
+            if found is not None:
+                return found.answer
         return _FUNCTIONS[interface, function](self, *arguments)
+
+    def _interposed(self, name: str, arguments: tuple[Any, ...]) -> HostExchange | None:
+        """What a test answers in the host's place. Raises Refused, or the error that it ends the call with."""
+        ask = self._services.interposer
+        found = None if ask is None else ask(self.call, name, arguments)
+        if found is not None and found.failed:
+            code, message = found.answer["code"], found.answer["message"]
+            if code in ENDS:
+                raise ENDS[code](message, plugin=self.call.plugin, hook=self.call.hook, tenant=self.call.context.tenant)
+            raise Refused(code, message)
+        return found
 
     def _replayed(self, replayer: Replayer, interface: str, function: str, arguments: tuple[Any, ...]) -> Any:
         name = f"{interface}.{function}"
@@ -198,7 +226,8 @@ class HostCalls:
             recorded = replayer.next(name, arguments).answer
             answer = from_json(recorded)
         else:
-            answer = run(*arguments)
+            found = None if self._services.interposer is None else self._interposed(name, arguments)
+            answer = run(*arguments) if found is None else from_json(found.answer)
             recorded = to_json(answer)
         self._record(name, arguments, recorded)
         return answer
@@ -339,6 +368,9 @@ class HostCalls:
     def _load(self, key: str) -> KvValue | None:
         if self._stored is None:
             self._stored = {}
+        if key not in self._stored and self._replayer is not None and key in self._replayer.stored:
+            value = self._replayer.stored[key]
+            self._stored[key] = None if value is None else KvValue(value, 1)
         if key not in self._stored:
             kv, tenant, plugin = self._kv()
             self._stored[key] = self._await(kv.get(tenant, plugin, key), "the key-value store")
@@ -433,6 +465,11 @@ class HostCalls:
         if self._wasi is not None:
             self._wasi.flush_log()
 
+
+ENDS: Mapping[str, type[SandboxError]] = MappingProxyType(
+    {error.code: error for error in (GuestTrapped, GuestTimeLimit, GuestMemoryLimit)}
+)
+"""What a test can let happen to a guest in the middle of a host call, by code."""
 
 Adapter = Callable[[str], str]
 """What one generation of the contract is told otherwise than the newest: a failure's code."""
