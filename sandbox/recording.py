@@ -57,13 +57,14 @@ def _weight(value: Any) -> int:
 class Replayer:
     """Gives recorded answers (see :class:`kernel.ports.Replay`)."""
 
-    __slots__ = ("_at", "_by_call", "_exchanges", "strict")
+    __slots__ = ("_at", "_by_call", "_exchanges", "stored", "strict")
 
     def __init__(self, replay: Replay) -> None:
         self.strict = replay.strict
         self._exchanges = replay.exchanges
         self._at = 0
         self._by_call: dict[str, deque[HostExchange]] = {}
+        self.stored = {} if replay.strict else _first_reads(replay.exchanges)
         if not replay.strict:
             for exchange in replay.exchanges:
                 if exchange.function in LEAVES:
@@ -87,6 +88,28 @@ class Replayer:
         """The recorded answer to a mirrored call that would leave the platform; each is given once."""
         waiting = self._by_call.get(_key(function, arguments))
         return waiting.popleft() if waiting else None
+
+
+def _first_reads(exchanges: tuple[HostExchange, ...]) -> dict[str, str | None]:
+    """Stored values as a call found them, before it wrote any itself: its mirror finds the same, though
+    the call's own writes may have been saved by then."""
+    found: dict[str, str | None] = {}
+    written: set[str] = set()
+    for exchange in exchanges:
+        if exchange.failed:
+            continue
+        arguments = exchange.arguments
+        if exchange.function in ("kv.set", "kv.set-for", "kv.set-if", "kv.delete"):
+            written.add(arguments[0])
+        elif exchange.function == "kv.set-many":
+            written.update(entry["key"] for entry in arguments[0])
+        elif exchange.function == "kv.get" and arguments[0] not in written:
+            found.setdefault(arguments[0], exchange.answer)
+        elif exchange.function == "kv.get-many":
+            for key, value in zip(arguments[0], exchange.answer, strict=True):
+                if key not in written:
+                    found.setdefault(key, value)
+    return found
 
 
 def _key(function: str, arguments: tuple[Any, ...]) -> str:

@@ -59,7 +59,7 @@ class SandboxRuntime:
         self._guests: dict[str, Guest] = {}
         self._loading: dict[str, asyncio.Lock] = {}
         self._compiling = asyncio.Lock()
-        self._under_way: Counter[tuple[str, str]] = Counter()
+        self._under_way: Counter[tuple[str, str, bool]] = Counter()
         self._hosts: set[HostCalls] = set()
         # Half of the pool at most: fresh calls must always find room.
         self._live = LiveInstances(settings.sandbox_slots // 2)
@@ -149,7 +149,8 @@ class SandboxRuntime:
             else:
                 guest.placement.note(outcome.wall_us)
                 return self._result(host, outcome, outcome.wall_us)
-        key = (call.plugin, call.context.tenant)
+        # A mirrored call takes no place from the calls that somebody waits for.
+        key = (call.plugin, call.context.tenant, call.replay is None)
         if self._under_way[key] >= limits.concurrency:
             raise BulkheadFull(
                 "Too many calls of the plugin are under way for this tenant.",
