@@ -21,7 +21,7 @@ from wasmtime import _ffi as ffi
 
 from kernel.errors import ConfigurationError
 from kernel.settings import Settings
-from sandbox.policy import WASM_STACK_KB, max_memory_mb
+from sandbox.policy import WASM_STACK_KB, EffectiveLimits, max_memory_mb
 
 WASMTIME = version("wasmtime")
 TICK_MS = 2
@@ -64,6 +64,18 @@ def fingerprint() -> str:
         WASMTIME, sys.platform, platform.machine(), _RESERVATION, _GUARD, WASM_STACK_KB, "epochs", "cow", "artifact-1",
     )  # fmt: skip
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def store_bounds(limits: EffectiveLimits) -> tuple[int, int, int, int, int]:
+    """What ``wasmtime_store_limiter`` takes: bytes of a memory, elements of a table, core instances,
+    tables and memories. A component has one memory, so the bound of one is the bound of all."""
+    return (
+        limits.memory,
+        min(limits.table_elements, TABLE_ELEMENTS),
+        min(limits.instances, CORE_INSTANCES),
+        min(limits.tables, TABLES),
+        MEMORIES,
+    )
 
 
 def _config(shape: EngineShape) -> Config:
@@ -126,9 +138,9 @@ class SandboxEngine:
         self._ticker = threading.Thread(target=self._tick, name="keelstone-epochs", daemon=True)
         self._ticker.start()
 
-    def ticks(self, seconds: float) -> int:
-        """Epochs from now until ``seconds`` have passed; sees to it that the clock runs that long."""
-        now = time.monotonic()
+    def ticks(self, seconds: float, now: float | None = None) -> int:
+        """Epochs from ``now`` until ``seconds`` have passed; sees to it that the clock runs that long."""
+        now = time.monotonic() if now is None else now
         until = now + seconds
         # The clock cannot stop before ``_needed_until``: within it nothing has to be told or locked.
         if until > self._needed_until:

@@ -38,10 +38,21 @@ class CallAtHand(Protocol):
         ...
 
 
-class CurrentCall(threading.local):
-    """The call at hand of each thread, where host functions find it."""
+class Here:
+    """What one thread has in hand: the call, and whatever the lane keeps for its next one."""
 
-    call: CallAtHand | None = None
+    __slots__ = ("buffers", "call")
+
+    def __init__(self) -> None:
+        self.call: CallAtHand | None = None
+        self.buffers: Any = None
+
+
+class CurrentCall(threading.local):
+    """The call at hand of each thread, where host functions find it. One look-up serves a whole call."""
+
+    def __init__(self) -> None:
+        self.here = Here()
 
 
 def memory_handle(core: int, index: int) -> Any:
@@ -204,7 +215,7 @@ def _callback(interface: str, function: str, signature: Signature | None, curren
     theirs = wasi_interface(interface)
 
     def run(_data: Any, context: Any, _type: Any, arguments: Any, _count: int, results: Any, _result_count: int) -> int:
-        call = current.call
+        call = current.here.call
         try:
             if signature is None or call is None:
                 raise GuestUnavailable(

@@ -39,7 +39,7 @@ class Placement:
 
     def in_place(self, hook: str) -> bool:
         """Whether the next call of ``hook`` may run on the event loop."""
-        if self._calls < LEAST_CALLS or self._slow * 100 > self._calls:
+        if self._calls < LEAST_CALLS or self._slow * 100 > max(self._calls, 100):
             return False
         if self._until and self._clock() < self._until:
             return False

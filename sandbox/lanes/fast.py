@@ -11,7 +11,6 @@ of the layout in ``layout.py``. So this file is the whole of it, and nothing her
 from __future__ import annotations
 
 import ctypes
-import threading
 from dataclasses import dataclass
 from functools import cache
 from time import monotonic, perf_counter_ns
@@ -19,17 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 from wasmtime import _ffi as ffi
 
-from sandbox.engine import CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES, SandboxEngine
+from sandbox.engine import SandboxEngine, store_bounds
 from sandbox.lanes.answers import MAX_MESSAGE, Outcome, no_result, own_failure, too_large
 from sandbox.lanes.layout import FUNCTION_SIZE, INSTANCE_SIZE, RESULT_KIND, STRING_KIND, VALUE_OF, VALUE_SIZE
-from sandbox.linking import Prepared, memory_handle, take_message
+from sandbox.linking import Here, Prepared, memory_handle, take_message
 from sandbox.traps import explain
 
 if TYPE_CHECKING:
     from sandbox.hostcalls import HostCalls
+    from sandbox.policy import EffectiveLimits
 
 _u64, _i64, _size = ctypes.c_uint64, ctypes.c_int64, ctypes.c_size_t
 _string_at = ctypes.string_at
+_decode = ctypes.pythonapi["PyUnicode_DecodeUTF8"]
+_decode.restype = ctypes.py_object
 _TWO, _ONE = _size(2), _size(1)
 
 
@@ -103,27 +105,35 @@ class _Handles:
         self.memories = tuple((_u64.from_buffer(handle), _address(handle)) for handle in handles)
 
 
-class _Buffers(threading.local):
-    """Arguments and result, one set a thread."""
+class _Buffers:
+    """Arguments and result, one set a thread. ``hook`` is the name that the arguments hold now."""
+
+    __slots__ = ("_keep", "fields", "handles", "hook", "hook_data", "hook_size")
 
     def __init__(self, memories: tuple[tuple[int, int], ...]) -> None:
         arguments = (ctypes.c_uint8 * (2 * VALUE_SIZE))()
         result = (ctypes.c_uint8 * VALUE_SIZE)()
         for at in (0, VALUE_SIZE):
             arguments[at] = STRING_KIND
-        self.arguments, self.result = _address(arguments), _address(result)
+        self._keep = (arguments, result)
+        self.hook: str | None = None
         self.hook_size = _size.from_buffer(arguments, VALUE_OF)
         self.hook_data = ctypes.c_char_p.from_buffer(arguments, VALUE_OF + 8)
-        self.payload_size = _size.from_buffer(arguments, VALUE_SIZE + VALUE_OF)
-        self.payload_data = ctypes.c_char_p.from_buffer(arguments, VALUE_SIZE + VALUE_OF + 8)
-        self.kind = ctypes.c_uint8.from_buffer(result)
-        self.is_ok = ctypes.c_bool.from_buffer(result, VALUE_OF)
-        self.value = _size.from_buffer(result, VALUE_OF + 8)
         self.handles = _Handles(memories)
         self.fields = (
-            self.arguments, self.result, self.hook_size, self.hook_data, self.payload_size, self.payload_data,
-            self.kind, self.is_ok, self.value, self.handles,
-        )  # fmt: skip
+            _address(arguments),
+            _address(result),
+            _size.from_buffer(arguments, VALUE_SIZE + VALUE_OF),
+            ctypes.c_char_p.from_buffer(arguments, VALUE_SIZE + VALUE_OF + 8),
+            ctypes.c_uint8.from_buffer(result),
+            ctypes.c_bool.from_buffer(result, VALUE_OF),
+            _size.from_buffer(result, VALUE_OF + 8),
+        )
+
+    def name(self, hook: str) -> None:
+        """Put the hook's name among the arguments; it stays there for the calls to come."""
+        data = hook.encode()
+        self.hook_size.value, self.hook_data.value, self.hook = len(data), data, hook
 
 
 class FastLane:
@@ -137,43 +147,48 @@ class FastLane:
         self._c = _library()
         self._ticks = engine.ticks
         self._current = prepared.current
-        self._buffers = _Buffers(prepared.memories)
         self._engine_pointer, self._linker, self._component, self._export = (
             _Pointer(ctypes.cast(pointer, ctypes.c_void_p).value) for pointer in prepared.pointers
         )
-        self._bounds: dict[int, tuple[Any, ...]] = {}
+        self._bounds: tuple[EffectiveLimits | None, tuple[Any, ...]] = (None, ())
+
+    def _buffers_for(self, here: Here) -> _Buffers:
+        made = here.buffers = _Buffers(self._prepared.memories)
+        return made
 
     def _bounds_of(self, host: HostCalls) -> tuple[Any, ...]:
-        memory = host.limits.memory
-        found = self._bounds.get(memory)
-        if found is None:
-            values = (memory, TABLE_ELEMENTS, CORE_INSTANCES, TABLES, MEMORIES)
-            found = self._bounds[memory] = tuple(_i64(value) for value in values)
-        return found
+        limits = host.limits
+        known, bounds = self._bounds
+        if known is not limits:
+            bounds = tuple(_i64(value) for value in store_bounds(limits))
+            self._bounds = limits, bounds
+        return bounds
 
     def fresh(self, hook: str, payload: str, host: HostCalls, seconds: float) -> Outcome:
         """See :meth:`sandbox.lanes.Lane.fresh`. Written out in one piece: every call here costs a tenth."""
         c = self._c
-        arguments, result, hook_size, hook_data, payload_size, payload_data, kind, is_ok, value, handles = (
-            self._buffers.fields
-        )
         began = perf_counter_ns()
-        host.deadline = monotonic() + seconds
-        current = self._current
+        now = monotonic()
+        host.deadline = now + seconds
+        here = self._current.here
+        buffers = here.buffers or self._buffers_for(here)
+        arguments, result, payload_size, payload_data, kind, is_ok, value = buffers.fields
+        handles = buffers.handles
         store = c.store_new(self._engine_pointer, None, None)
-        current.call = host
+        here.call = host
         memory = 0
         try:
             context = c.store_context(store)
             c.store_limiter(store, *self._bounds_of(host))
-            c.set_deadline(context, _u64(self._ticks(seconds)))
+            c.set_deadline(context, _u64(self._ticks(seconds, now)))
             error = c.instantiate(self._linker, context, self._component, handles.instance)
             if error:
                 raise explain(_message(error), host, began, 0)
             c.get_function(handles.instance, context, self._export, handles.function)
             # The arguments' bytes stay ours, alive until the end: wasmtime copies them into the guest.
-            name, text = hook.encode(), payload.encode()
-            hook_size.value, hook_data.value = len(name), name
+            if buffers.hook != hook:
+                buffers.name(hook)
+            text = payload.encode()
             payload_size.value, payload_data.value = len(text), text
             error = c.call(handles.function, context, arguments, _TWO, result, _ONE)
             for owner, handle in handles.memories:
@@ -190,12 +205,12 @@ class FastLane:
                     raise own_failure(host, _string_at(answer.data, min(size, MAX_MESSAGE)) if size else b"")
                 if size > host.limits.output:
                     raise too_large(host, size)
-                output = _string_at(answer.data, size).decode() if size else ""
+                output = _decode(_Pointer(answer.data), _size(size), None) if size else ""
             finally:
                 c.value_delete(result)
                 kind.value = 0
         finally:
-            current.call = None
+            here.call = None
             c.store_delete(store)
         return Outcome(output, (perf_counter_ns() - began) // 1_000, memory)
 
@@ -205,9 +220,10 @@ class FastLane:
         began = perf_counter_ns()
         host.deadline = monotonic() + seconds
         handles = _Handles(self._prepared.memories)
+        here = self._current.here
         store = c.store_new(self._engine_pointer, None, None)
         try:
-            self._current.call = host
+            here.call = host
             context = c.store_context(store)
             c.store_limiter(store, *self._bounds_of(host))
             c.set_deadline(context, _u64(self._ticks(seconds)))
@@ -221,7 +237,7 @@ class FastLane:
             c.store_delete(store)
             raise
         finally:
-            self._current.call = None
+            here.call = None
         return _FastInstance(self, store, context, handles)
 
 
@@ -237,18 +253,19 @@ class _FastInstance:
         """See :meth:`sandbox.lanes.LiveInstance.call`."""
         lane, context, handles = self._lane, self._context, self._handles
         c = lane._c
-        arguments, result, hook_size, hook_data, payload_size, payload_data, kind, is_ok, value, _ = (
-            lane._buffers.fields
-        )
         began = perf_counter_ns()
-        host.deadline = monotonic() + seconds
-        current = lane._current
-        current.call = host
+        now = monotonic()
+        host.deadline = now + seconds
+        here = lane._current.here
+        buffers = here.buffers or lane._buffers_for(here)
+        arguments, result, payload_size, payload_data, kind, is_ok, value = buffers.fields
+        here.call = host
         memory = 0
         try:
-            c.set_deadline(context, _u64(lane._ticks(seconds)))
-            name, text = hook.encode(), payload.encode()
-            hook_size.value, hook_data.value = len(name), name
+            c.set_deadline(context, _u64(lane._ticks(seconds, now)))
+            if buffers.hook != hook:
+                buffers.name(hook)
+            text = payload.encode()
             payload_size.value, payload_data.value = len(text), text
             error = c.call(handles.function, context, arguments, _TWO, result, _ONE)
             for _, handle in handles.memories:
@@ -264,12 +281,12 @@ class _FastInstance:
                     raise own_failure(host, _string_at(answer.data, min(size, MAX_MESSAGE)) if size else b"")
                 if size > host.limits.output:
                     raise too_large(host, size)
-                output = _string_at(answer.data, size).decode() if size else ""
+                output = _decode(_Pointer(answer.data), _size(size), None) if size else ""
             finally:
                 c.value_delete(result)
                 kind.value = 0
         finally:
-            current.call = None
+            here.call = None
         return Outcome(output, (perf_counter_ns() - began) // 1_000, memory)
 
     def drop(self) -> None:

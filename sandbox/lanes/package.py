@@ -7,7 +7,6 @@ not know the library.
 from __future__ import annotations
 
 import ctypes
-import threading
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from wasmtime import _bindings as c
 from wasmtime import _ffi as ffi
 
 from sandbox.abi import Value, string_of
-from sandbox.engine import CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES, SandboxEngine
+from sandbox.engine import SandboxEngine, store_bounds
 from sandbox.lanes.answers import MAX_MESSAGE, Outcome, no_result, own_failure, too_large
 from sandbox.linking import Prepared, memory_handle, take_message
 from sandbox.traps import explain
@@ -29,7 +28,7 @@ _byref = ctypes.byref
 _cast: Any = ctypes.cast  # typeshed does not know that bytes can be cast
 
 
-class _Buffers(threading.local):
+class _Buffers:
     """Arguments and result, one set a thread."""
 
     def __init__(self) -> None:
@@ -47,7 +46,6 @@ class PackageLane:
     def __init__(self, engine: SandboxEngine, prepared: Prepared) -> None:
         self._engine = engine
         self._prepared = prepared
-        self._buffers = _Buffers()
 
     def fresh(self, hook: str, payload: str, host: HostCalls, seconds: float) -> Outcome:
         """See :meth:`sandbox.lanes.Lane.fresh`."""
@@ -62,15 +60,16 @@ class PackageLane:
 
     def open(self, host: HostCalls, seconds: float) -> _PackageInstance:
         """See :meth:`sandbox.lanes.Lane.open`."""
-        prepared, limits = self._prepared, host.limits
+        prepared = self._prepared
         began = perf_counter_ns()
         engine, linker, component, export = prepared.pointers
         host.deadline = monotonic() + seconds
         store = c._wasmtime_store_new(engine, None, _NO_FINALIZER)
-        prepared.current.call = host
+        here = prepared.current.here
+        here.call = host
         try:
             context = c._wasmtime_store_context(store)
-            c._wasmtime_store_limiter(store, limits.memory, TABLE_ELEMENTS, CORE_INSTANCES, TABLES, MEMORIES)
+            c._wasmtime_store_limiter(store, *store_bounds(host.limits))
             c._wasmtime_context_set_epoch_deadline(context, self._engine.ticks(seconds))
             instance, function = ffi.wasmtime_component_instance_t(), ffi.wasmtime_component_func_t()
             error = c._wasmtime_component_linker_instantiate(linker, context, component, _byref(instance))
@@ -81,7 +80,7 @@ class PackageLane:
             c._wasmtime_store_delete(store)
             raise
         finally:
-            prepared.current.call = None
+            here.call = None
         return _PackageInstance(self, store, context, instance, function)
 
 
@@ -97,10 +96,14 @@ class _PackageInstance:
     def call(self, hook: str, payload: str, host: HostCalls, seconds: float) -> Outcome:
         """See :meth:`sandbox.lanes.LiveInstance.call`."""
         lane, context = self._lane, self._context
-        texts, result, current = lane._buffers.texts, lane._buffers.result, lane._prepared.current
+        here = lane._prepared.current.here
+        buffers = here.buffers
+        if buffers is None:
+            buffers = here.buffers = _Buffers()
+        texts, result = buffers.texts, buffers.result
         began = perf_counter_ns()
         host.deadline = monotonic() + seconds
-        current.call = host
+        here.call = host
         try:
             c._wasmtime_context_set_epoch_deadline(context, lane._engine.ticks(seconds))
             # The arguments' bytes stay ours, alive until the end: wasmtime copies them into the guest.
@@ -119,7 +122,7 @@ class _PackageInstance:
                 c._wasmtime_component_val_delete(_byref(result))
                 result.kind = 0
         finally:
-            current.call = None
+            here.call = None
         return Outcome(output, (perf_counter_ns() - began) // 1_000, memory)
 
     def drop(self) -> None:

@@ -1,0 +1,36 @@
+;; Computes for some tens of milliseconds, then answers nothing.
+(component
+  (core module $libc
+    (memory (export "memory") 1)
+    (global $next (mut i32) (i32.const 4096))
+    (func (export "realloc") (param i32 i32 i32) (param $size i32) (result i32)
+      (local $at i32) (local $end i32) (local $have i32)
+      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+      (local.set $end (i32.add (local.get $at) (local.get $size)))
+      (local.set $have (i32.shl (memory.size) (i32.const 16)))
+      (if (i32.gt_u (local.get $end) (local.get $have))
+        (then
+          (if (i32.eq (i32.const -1)
+                (memory.grow (i32.shr_u (i32.add (i32.sub (local.get $end) (local.get $have)) (i32.const 65535)) (i32.const 16))))
+            (then unreachable))))
+      (global.set $next (local.get $end))
+      (local.get $at)))
+  (core instance $libc (instantiate $libc))
+  (core module $main
+    (import "libc" "memory" (memory 1))
+    (func (export "handle") (param $hook i32) (param $hook_len i32) (param $text i32) (param $len i32) (result i32)
+      (local $i i32) (local $x i32)
+      (local.set $x (i32.const 1))
+      (loop $again
+        (local.set $x (i32.rotl (i32.xor (i32.mul (local.get $x) (i32.const 0x5bd1e995)) (local.get $i)) (i32.const 13)))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get $i) (i32.const 20000000))))
+      (i32.store (i32.const 40) (local.get $x))
+      (i32.store (i32.const 16) (i32.const 0))
+      (i32.store (i32.const 20) (i32.const 40))
+      (i32.store (i32.const 24) (i32.const 0))
+      (i32.const 16)))
+  (core instance $main (instantiate $main (with "libc" (instance $libc))))
+  (func (export "handle") (param "hook" string) (param "payload" string) (result (result string (error string)))
+    (canon lift (core func $main "handle")
+      (memory (core memory $libc "memory")) (realloc (core func $libc "realloc")) string-encoding=utf8)))
