@@ -119,6 +119,10 @@ class KvStore(Protocol):
         """The value and its version, or None."""
         ...
 
+    async def get_many(self, tenant: str, plugin: str, keys: Sequence[str]) -> dict[str, KvValue]:
+        """The values of those keys that there are."""
+        ...
+
     async def list_keys(self, tenant: str, plugin: str, prefix: str, limit: int) -> list[str]:
         """Keys that begin with ``prefix``, in order, at most ``limit``."""
         ...
@@ -455,8 +459,8 @@ class GuestRuntime(Protocol):
 class SecretSource(Protocol):
     """Secrets that admins keep for plugins (the plugin ``catalog``)."""
 
-    async def secret(self, tenant: str, plugin: str, name: str) -> str | None:
-        """The value, or None if nobody entered one. Only the gate of host calls asks."""
+    async def secrets(self, tenant: str, plugin: str) -> Mapping[str, str]:
+        """The values by name, of those that were entered. Only the gate of host calls asks."""
         ...
 
 

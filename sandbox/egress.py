@@ -328,11 +328,14 @@ def _with_secrets(request: EgressRequest, hop: _Hop, settings: Mapping[str, Any]
         for found, place in ((in_header, "header"), (in_body, "body")):
             if found and place not in secret.use.places:
                 raise EgressRefused("denied", f"the secret {secret.name} may not stand in the {place}")
-        headers = tuple((n, basic(v.replace(mark, secret.value)) if mark in v else v) for n, v in headers)
+        headers = tuple((n, v.replace(mark, secret.value)) for n, v in headers)
         body = body.replace(mark.encode(), secret.value.encode())
         secret.used(secret.name)
-    if headers is not request.headers and not all(_well_formed(n, v) for n, v in headers):
-        raise EgressRefused("invalid", "a secret's value cannot stand in a header")
+    if headers is not request.headers:
+        given = dict(zip(headers, request.headers, strict=True))
+        headers = tuple((n, basic(v)) if given[n, v] != (n, v) else (n, v) for n, v in headers)
+        if not all(_well_formed(n, v) for n, v in headers):
+            raise EgressRefused("invalid", "a secret's value cannot stand in a header")
     return replace(request, headers=headers, body=body)
 
 

@@ -1,9 +1,13 @@
-"""Every host call of a guest, in one file to be reviewed as a whole. Deny by default.
+"""Every host call of a guest, in one file to be reviewed as a whole (which is why it is long). Deny by
+default.
 
 A capability that the tenant has not granted answers ``failure{code: "not-granted"}``: a guest may
 degrade gracefully, nothing traps. Writes and events are only collected here; the caller saves them
 together if the call succeeds. Functions run in the guest's thread; what is asynchronous runs on the
 event loop that made the call, and never for longer than the call's deadline.
+
+Beside it: sandbox.egress sends, sandbox.secrets puts values in and takes them out, sandbox.recording
+keeps what was answered, sandbox.contract says which generation of the contract has which function.
 """
 
 from __future__ import annotations
@@ -11,20 +15,36 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import orjson
 
+from kernel.errors import DeadlineExceeded, Forbidden, KeelstoneError, NotFound, Rejected, ValidationFailed
 from kernel.events import NewEvent
-from kernel.ports import Effects, GuestCall, GuestUsage, HostExchange, KvStore, KvValue, LogLine
+from kernel.ports import (
+    AiModels,
+    AiRequest,
+    Effects,
+    GuestCall,
+    GuestUsage,
+    HostExchange,
+    KvStore,
+    KvValue,
+    LogLine,
+    Notice,
+    Notifier,
+    SecretSource,
+    ServiceCalls,
+)
+from kernel.service_calls import acting_as
 from sandbox.abi import Err
-from sandbox.egress import MAX_URL_CHARS, Egress, EgressRefused, EgressRequest
+from sandbox.egress import Egress, EgressRefused, EgressRequest
 from sandbox.errors import (
     GuestCancelled,
     GuestHostCallLimit,
@@ -34,9 +54,20 @@ from sandbox.errors import (
     NeedsThread,
     SandboxError,
 )
-from sandbox.policy import HOST_CALL_GRACE, MAX_KEY_CHARS, MAX_LISTED_KEYS, MAX_LOG_CHARS, WASI_CALLS, EffectiveLimits
+from sandbox.policy import (
+    HOST_CALL_GRACE,
+    MAX_BATCH,
+    MAX_KEY_CHARS,
+    MAX_LISTED_KEYS,
+    MAX_LOG_CHARS,
+    MAX_RANDOM_BYTES,
+    MAX_TTL,
+    WASI_CALLS,
+    EffectiveLimits,
+)
 from sandbox.recording import LEAVES, Recorder, Replayer
 from sandbox.schemas import problem_with
+from sandbox.secrets import CallSecrets
 from sandbox.wasi import NONDETERMINISTIC, WasiCalls, from_json, to_json
 
 T = TypeVar("T")
@@ -52,13 +83,26 @@ _NO_DEADLINE = float("inf")
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
+def _nobody(_port: type[Any]) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class HostServices:
-    """What host calls reach outside."""
+    """What host calls reach outside.
+
+    ``find`` gives the service published under a port of kernel.ports (SecretSource, AiModels, Notifier,
+    ServiceCalls), or None: it is asked when a guest asks, so plugins may publish at any time. Times are
+    nanoseconds.
+    """
 
     kv: KvStore | None = None
     egress: Egress | None = None
     event_schema: EventSchemas | None = None
+    find: Callable[[type[Any]], Any] = _nobody
+    now: Callable[[], int] = time.time_ns
+    monotonic: Callable[[], int] = time.monotonic_ns
+    random: Callable[[int], bytes] = os.urandom
     interposer: Interposer | None = None
 
 
@@ -70,6 +114,17 @@ class Refused(Exception):
         self.code, self.message = code, message
 
 
+def _over(limit: str, used: int, allowed: int, unit: str) -> Refused:
+    """A limit of the manifest, as capped by operator and plan, is reached."""
+    name = limit.replace("_", "-")
+    code = _LIMIT_CODES.get(limit, f"limit-{name}")
+    return Refused(code, f"{used} {unit}, {allowed} allowed (limits.{limit})")
+
+
+_LIMIT_CODES = {"kv_kb": "limit-kv-bytes", "http_kb": "limit-http", "output_kb": "limit-size", "input_kb": "limit-size"}
+"""Failure codes that do not read like the limit in the manifest."""
+
+
 class HostCalls:
     """The host as one call sees it, with what that call has used and wants saved.
 
@@ -78,9 +133,9 @@ class HostCalls:
     """
 
     __slots__ = (
-        "_effects", "_kv_usage", "_log_lines", "_loop", "_recorder", "_replayer", "_services", "_stored", "_uses",
-        "_wasi", "_wasi_calls", "ai_tokens", "call", "cancelled", "deadline", "host_calls", "http_bytes", "in_place",
-        "kv_bytes", "limits", "logs", "stderr", "stopped",
+        "_effects", "_kv_usage", "_log_lines", "_loop", "_notices", "_recorder", "_replayer", "_secrets", "_services",
+        "_stored", "_uses", "_wasi", "_wasi_calls", "ai_tokens", "call", "cancelled", "deadline", "host_calls",
+        "http_bytes", "in_place", "kv_bytes", "limits", "logs", "stderr", "stopped",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +168,8 @@ class HostCalls:
         self._log_lines = 0
         self._stored: dict[str, KvValue | None] | None = None
         self._kv_usage: tuple[int, int] | None = None
+        self._notices = 0
+        self._secrets: CallSecrets | None = None
 
     # ------------------------------------------------------------------ what a call came to
 
@@ -164,6 +221,8 @@ class HostCalls:
                 self._enter(interface)
                 answer = self._run(interface, function, arguments)
         except Refused as refused:
+            if refused.code.startswith("limit-"):
+                self._use(refused.code)
             failure = {"code": adapt(refused.code), "message": refused.message}
             self._record(name, arguments, failure, failed=True)
             return Err(failure)
@@ -207,7 +266,7 @@ class HostCalls:
             raise Refused(found.answer["code"], found.answer["message"])
         again = _KEPT.get((interface, function))
         if again is not None:
-            again(self, *arguments)
+            again(self, found.answer, *arguments)
         return found.answer
 
     def wasi(self, name: str, function: str) -> Callable[..., Any]:
@@ -216,7 +275,7 @@ class HostCalls:
         if self._wasi_calls > WASI_CALLS:
             raise self._too_many(WASI_CALLS, self._wasi_calls, "Call clocks, random and print less often.")
         if self._wasi is None:
-            self._wasi = WasiCalls(self._stdio)
+            self._wasi = WasiCalls(self._stdio, self._services.now, self._services.monotonic, self._services.random)
         run = self._wasi.function(name, function)
         return partial(self._observed, f"wasi:{name}.{function}", run) if name in NONDETERMINISTIC else run
 
@@ -238,13 +297,15 @@ class HostCalls:
             raise GuestCancelled("The call was given up while it ran.", plugin=self.call.plugin, hook=self.call.hook)
         if self.host_calls > self.limits.host_calls + HOST_CALL_GRACE:
             raise self._too_many(
-                self.limits.host_calls, self.host_calls, "Stop when a host call answers `limit`, or raise host_calls."
+                self.limits.host_calls,
+                self.host_calls,
+                "Stop when a host call answers `limit-host-calls`, or raise it.",
             )
 
     def _enter(self, interface: str) -> None:
         self._count()
         if self.host_calls > self.limits.host_calls:
-            raise Refused("limit", f"more than {self.limits.host_calls} host calls (limits.host_calls)")
+            raise _over("host_calls", self.host_calls, self.limits.host_calls, "host calls")
         if not self._granted(interface):
             raise Refused("not-granted", f"this tenant has not granted {interface} to {self.call.plugin}")
         if self.remaining() <= 0:
@@ -288,6 +349,8 @@ class HostCalls:
             raise Refused("unavailable", f"{what} is shutting down") from None
         except (Refused, EgressRefused):
             raise
+        except KeelstoneError as error:
+            raise Refused(_told_as(error), f"{what}: {error.detail}") from error
         except Exception as error:
             _log.warning("host call failed: %s for %s: %r", what, self.call.plugin, error)
             raise Refused("unavailable", f"{what} failed") from error
@@ -320,26 +383,31 @@ class HostCalls:
 
     def kv_get(self, key: str) -> str | None:
         self._check_key(key)
-        if key in self.effects.kv_writes:
-            return self.effects.kv_writes[key]
-        found = self._load(key)
-        self.effects.kv_reads[key] = found.version if found else 0
-        self.kv_bytes += len(found.value.encode()) if found else 0
-        return found.value if found else None
+        return self._value(key)
+
+    def kv_get_many(self, keys: list[str]) -> list[str | None]:
+        self._check_batch(keys)
+        self._load(keys)
+        return [self._value(key) for key in keys]
 
     def kv_set(self, key: str, value: str) -> None:
-        self._check_key(key)
-        before = self._size(key)
-        after = len(key.encode()) + len(value.encode())
-        keys, used = self._usage()
-        keys, used = keys + (before == 0), used + after - before
-        if keys > self.limits.kv_keys:
-            raise Refused("limit", f"more than {self.limits.kv_keys} keys (limits.kv_keys)")
-        if used > self.limits.kv_bytes:
-            raise Refused("limit", f"more than {self.limits.kv_bytes >> 10} KiB of state (limits.kv_kb)")
-        self._kv_usage = keys, used
-        self.kv_bytes += after
-        self.effects.kv_writes[key] = value
+        self._put({key: value})
+
+    def kv_set_many(self, entries: list[dict[str, str]]) -> None:
+        self._put({entry["key"]: entry["value"] for entry in entries})
+
+    def kv_set_for(self, key: str, value: str, seconds: int) -> None:
+        if not 1 <= seconds <= MAX_TTL:
+            raise Refused("invalid", f"a value lives 1 to {MAX_TTL} seconds")
+        self._put({key: value})
+        self.effects.kv_ttl[key] = seconds
+
+    def kv_set_if(self, key: str, value: str, expected: str | None) -> bool:
+        # What was read is compared again when the call's writes are saved: nobody can come between.
+        if self.kv_get(key) != expected:
+            return False
+        self._put({key: value})
+        return True
 
     def kv_delete(self, key: str) -> None:
         self._check_key(key)
@@ -347,6 +415,35 @@ class HostCalls:
         keys, used = self._usage()
         self._kv_usage = keys - (before > 0), used - before
         self.effects.kv_writes[key] = None
+        self.effects.kv_ttl.pop(key, None)
+
+    def _value(self, key: str) -> str | None:
+        """The value as this call sees it. What the store had is noted, to be compared when writes are saved."""
+        if key in self.effects.kv_writes:
+            return self.effects.kv_writes[key]
+        found = self._load((key,))[key]
+        self.effects.kv_reads[key] = found.version if found else 0
+        self.kv_bytes += len(found.value.encode()) if found else 0
+        return found.value if found else None
+
+    def _put(self, entries: Mapping[str, str]) -> None:
+        """Write all of them, or none."""
+        self._check_batch(entries)
+        self._load(k for k in entries if k not in self.effects.kv_writes)
+        keys, used = self._usage()
+        written = 0
+        for key, value in entries.items():
+            before, after = self._size(key), len(key.encode()) + len(value.encode())
+            keys, used, written = keys + (before == 0), used + after - before, written + after
+        if keys > self.limits.kv_keys:
+            raise _over("kv_keys", keys, self.limits.kv_keys, "keys")
+        if used > self.limits.kv_bytes:
+            raise _over("kv_kb", used, self.limits.kv_bytes, "bytes of state")
+        self._kv_usage = keys, used
+        self.kv_bytes += written
+        for key, value in entries.items():
+            self.effects.kv_writes[key] = value
+            self.effects.kv_ttl.pop(key, None)
 
     def kv_list_keys(self, prefix: str, limit: int) -> list[str]:
         if prefix:
@@ -356,7 +453,7 @@ class HostCalls:
         # Asking for as many more as this call has deleted keeps the answer full.
         gone = sum(v is None for v in mine.values())
         kv, tenant, plugin = self._kv()
-        stored = self._await(kv.list_keys(tenant, plugin, prefix, limit + gone), "the key-value store")
+        stored = self._await(kv.list_keys(tenant, plugin, prefix, limit + gone), _STORE)
         found = {k for k in stored if mine.get(k, "") is not None} | {k for k, v in mine.items() if v is not None}
         return sorted(found)[:limit]
 
@@ -365,35 +462,44 @@ class HostCalls:
             raise Refused("unavailable", "there is no key-value store")
         return self._services.kv, self.call.context.tenant, self.call.plugin
 
-    def _load(self, key: str) -> KvValue | None:
+    def _load(self, keys: Iterable[str]) -> dict[str, KvValue | None]:
+        """What the store has under ``keys``, as it was when this call first looked."""
         if self._stored is None:
             self._stored = {}
-        if key not in self._stored and self._replayer is not None and key in self._replayer.stored:
-            value = self._replayer.stored[key]
-            self._stored[key] = None if value is None else KvValue(value, 1)
-        if key not in self._stored:
+        missing = [key for key in dict.fromkeys(keys) if key not in self._stored]
+        if missing:
             kv, tenant, plugin = self._kv()
-            self._stored[key] = self._await(kv.get(tenant, plugin, key), "the key-value store")
-        return self._stored[key]
+            if len(missing) == 1:
+                self._stored[missing[0]] = self._await(kv.get(tenant, plugin, missing[0]), _STORE)
+            else:
+                found = self._await(kv.get_many(tenant, plugin, missing), _STORE)
+                self._stored.update((key, found.get(key)) for key in missing)
+        return self._stored
 
     def _size(self, key: str) -> int:
         """Bytes that the key takes now, as this call sees it; 0 if it is absent."""
         if key in self.effects.kv_writes:
             value = self.effects.kv_writes[key]
         else:
-            found = self._load(key)
+            found = self._load((key,))[key]
             value = found.value if found else None
         return 0 if value is None else len(key.encode()) + len(value.encode())
 
     def _usage(self) -> tuple[int, int]:
         if self._kv_usage is None:
             kv, tenant, plugin = self._kv()
-            self._kv_usage = self._await(kv.usage(tenant, plugin), "the key-value store")
+            self._kv_usage = self._await(kv.usage(tenant, plugin), _STORE)
         return self._kv_usage
 
     def _check_key(self, key: str) -> None:
         if not key or len(key) > MAX_KEY_CHARS or not key.isprintable():
             raise Refused("invalid", f"a key has 1 to {MAX_KEY_CHARS} printable characters")
+
+    def _check_batch(self, keys: Collection[str]) -> None:
+        if len(keys) > MAX_BATCH:
+            raise Refused("invalid", f"at most {MAX_BATCH} keys at once")
+        for key in keys:
+            self._check_key(key)
 
     # ------------------------------------------------------------------ http
 
@@ -401,7 +507,7 @@ class HostCalls:
         capability = self.call.manifest.capabilities.http
         if self._services.egress is None or capability is None:
             raise Refused("unavailable", "there is no way out")
-        self._use(_http_use(request))
+        secrets = self._call_secrets()
         try:
             answer = self._await(
                 self._services.egress.send(
@@ -410,25 +516,134 @@ class HostCalls:
                         url=request["url"],
                         headers=tuple((h["name"], h["value"]) for h in request["headers"]),
                         body=(request["body"] or "").encode(),
+                        secrets=secrets.sent if secrets else (),
                     ),
                     capability,
                     self.call.settings,
                     budget=self.limits.http - self.http_bytes,
                     seconds=self.remaining(),
                     count=self._count_http,
+                    visit=lambda method, host: self._use(f"http.send {method} {host}"),
                 ),
                 "the network",
             )
         except EgressRefused as refused:
+            if refused.code == "limit-http":
+                raise _over("http_kb", self.http_bytes, self.limits.http, "bytes sent and received") from None
             raise Refused(refused.code, refused.message) from None
+        mask = secrets.mask if secrets else str
         return {
             "status": answer.status,
-            "headers": [{"name": n, "value": v} for n, v in answer.headers],
-            "body": answer.body.decode("utf-8", "replace"),
+            "headers": [{"name": mask(n), "value": mask(v)} for n, v in answer.headers],
+            "body": mask(answer.body.decode("utf-8", "replace")),
         }
 
     def _count_http(self, size: int) -> None:
         self.http_bytes += size
+
+    # ------------------------------------------------------------------ secrets
+
+    def secrets_placeholder(self, name: str) -> str:
+        secrets = self._call_secrets()
+        capability = self.call.manifest.capabilities.secrets
+        if secrets is None or capability is None or name not in capability.names:
+            raise Refused("denied", f"{name} is not among capabilities.secrets.names")
+        found = secrets.placeholders.get(name)
+        if found is None:
+            raise Refused("not-found", f"nobody has entered the secret {name} in this tenant")
+        return found
+
+    def _call_secrets(self) -> CallSecrets | None:
+        """The plugin's secrets in this call; None where it asks for none or may not use them."""
+        capability = self.call.manifest.capabilities.secrets
+        if self._secrets is None and capability is not None and self._granted("secrets"):
+            source = self._services.find(SecretSource)
+            if source is None:
+                raise Refused("unavailable", "nobody keeps secrets here")
+            values = self._await(source.secrets(self.call.context.tenant, self.call.plugin), "the secrets' store")
+            self._secrets = CallSecrets(
+                capability, values, self._services.random, lambda name: self._use(f"secrets.use {name}")
+            )
+        return self._secrets
+
+    # ------------------------------------------------------------------ ai
+
+    def ai_complete(self, prompt: dict[str, Any]) -> dict[str, Any]:
+        capability, model = self.call.manifest.capabilities.ai, prompt["model"]
+        if capability is None or model not in capability.models:
+            raise Refused("denied", f"{model[:100]} is not among capabilities.ai.models")
+        self._use(f"ai.complete {model}")
+        self._check_size(prompt["text"], prompt["system"] or "")
+        left = self.limits.ai_tokens - self.ai_tokens
+        if left <= 0:
+            raise _over("ai_tokens", self.ai_tokens, self.limits.ai_tokens, "tokens")
+        wanted = min(prompt["max-tokens"] or left, left)
+        request = AiRequest(self.call.context.tenant, self.call.plugin, model, prompt["text"], prompt["system"], wanted)
+        answer = self._await(self._port(AiModels, "language models").complete(request), "the model")
+        self.ai_tokens += answer.tokens
+        self._check_answer(answer.text)
+        return {"text": answer.text, "model": answer.model, "tokens": answer.tokens}
+
+    # ------------------------------------------------------------------ notify
+
+    def notify_send(self, notice: dict[str, str]) -> str:
+        capability, channel = self.call.manifest.capabilities.notify, notice["channel"]
+        if capability is None or channel not in capability.channels:
+            raise Refused("denied", f"{channel[:100]} is not among capabilities.notify.channels")
+        self._use(f"notify.send {channel}")
+        self._check_size(notice["recipient"], notice["subject"], notice["body"])
+        if self._notices >= self.limits.notices:
+            raise _over("notices", self._notices + 1, self.limits.notices, "messages")
+        self._notices += 1
+        message = Notice(tenant=self.call.context.tenant, plugin=self.call.plugin, **notice)
+        return self._await(self._port(Notifier, "notifications").notify(message), "the channel")
+
+    # ------------------------------------------------------------------ services
+
+    def services_call(self, plugin: str, method: str, payload: str) -> str:
+        capability = self.call.manifest.capabilities.services
+        if capability is None or method not in capability.calls.get(plugin, ()):
+            raise Refused("denied", f"{plugin[:100]} {method[:100]} is not among capabilities.services.calls")
+        self._use(f"services.call {plugin} {method}")
+        self._check_size(payload)
+        context = acting_as(self.call.context, self.call.plugin).within(self.remaining())
+        work = self._port(ServiceCalls, "services").call(context, plugin, method, payload)
+        answer = self._await(work, f"{plugin} {method}")
+        self._check_answer(answer)
+        return answer
+
+    def _port(self, port: type[T], what: str) -> T:
+        found: T | None = self._services.find(port)
+        if found is None:
+            raise Refused("unavailable", f"no installed plugin provides {what}")
+        return found
+
+    def _check_size(self, *texts: str) -> None:
+        """What is handed to the host may be as large as an answer, together."""
+        size = sum(len(text.encode()) for text in texts)
+        if size > self.limits.output:
+            raise _over("output_kb", size, self.limits.output, "bytes")
+
+    def _check_answer(self, text: str) -> None:
+        size = len(text.encode())
+        if size > self.limits.input:
+            raise _over("input_kb", size, self.limits.input, "bytes answered")
+
+    # ------------------------------------------------------------------ clock and random
+
+    def clock_now(self) -> int:
+        return self._services.now() // 1_000_000
+
+    def clock_monotonic(self) -> int:
+        return self._services.monotonic()
+
+    def random_number(self) -> int:
+        return int.from_bytes(self._services.random(8), "little")
+
+    def random_hex(self, size: int) -> str:
+        if not 1 <= size <= MAX_RANDOM_BYTES:
+            raise Refused("invalid", f"1 to {MAX_RANDOM_BYTES} bytes at once")
+        return self._services.random(size).hex()
 
     # ------------------------------------------------------------------ events
 
@@ -437,9 +652,8 @@ class HostCalls:
         if capability is None or event_type not in capability.emits:
             raise Refused("denied", f"{event_type} is not among capabilities.events.emits")
         if len(self.effects.events) >= self.limits.events:
-            raise Refused("limit", f"more than {self.limits.events} events (limits.events)")
-        if len(data) > self.limits.output:
-            raise Refused("limit", f"an event of more than {self.limits.output >> 10} KiB (limits.output_kb)")
+            raise _over("events", len(self.effects.events) + 1, self.limits.events, "events")
+        self._check_size(data)
         try:
             content = orjson.loads(data)
         except orjson.JSONDecodeError as error:
@@ -484,13 +698,24 @@ ADAPTERS: dict[str, Adapter] = {"1.0": _code_1_0, "1.1": str}
 """By generation (see sandbox.contract.GENERATIONS)."""
 
 
-def _http_use(request: Mapping[str, Any]) -> str:
-    try:
-        host = urlsplit(request["url"][:MAX_URL_CHARS]).hostname or ""
-    except ValueError:
-        host = ""
-    return f"http.send {request['method'][:10]} {host[:253]}"
+_STORE = "the key-value store"
 
+
+def _told_as(error: KeelstoneError) -> str:
+    """The failure code that stands for an error of the platform's own."""
+    for kind, code in _TOLD.items():
+        if isinstance(error, kind):
+            return code
+    return "unavailable"
+
+
+_TOLD: dict[type[KeelstoneError], str] = {
+    NotFound: "not-found",
+    ValidationFailed: "invalid",
+    Forbidden: "denied",
+    Rejected: "denied",
+    DeadlineExceeded: "deadline",
+}
 
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("log", "write"): HostCalls.log_write,
@@ -499,19 +724,58 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("kv", "set"): HostCalls.kv_set,
     ("kv", "delete"): HostCalls.kv_delete,
     ("kv", "list-keys"): HostCalls.kv_list_keys,
+    ("kv", "set-if"): HostCalls.kv_set_if,
+    ("kv", "set-for"): HostCalls.kv_set_for,
+    ("kv", "get-many"): HostCalls.kv_get_many,
+    ("kv", "set-many"): HostCalls.kv_set_many,
     ("http", "send"): HostCalls.http_send,
     ("events", "emit"): HostCalls.events_emit,
+    ("secrets", "placeholder"): HostCalls.secrets_placeholder,
+    ("ai", "complete"): HostCalls.ai_complete,
+    ("notify", "send"): HostCalls.notify_send,
+    ("clock", "now"): HostCalls.clock_now,
+    ("clock", "monotonic"): HostCalls.clock_monotonic,
+    ("random", "number"): HostCalls.random_number,
+    ("random", "hex"): HostCalls.random_hex,
+    ("services", "call"): HostCalls.services_call,
 }
 
-_SAY_MORE = frozenset({"http", "events"})
+_SAY_MORE = frozenset({"http", "events", "ai", "notify", "services"})
 """Interfaces whose functions tell themselves, more narrowly than by name, what was used."""
 
-_KEPT: dict[tuple[str, str], Callable[..., Any]] = {
-    ("log", "write"): HostCalls.log_write,
-    ("kv", "set"): lambda host, key, value: host.effects.kv_writes.__setitem__(key, value),
-    ("kv", "delete"): lambda host, key: host.effects.kv_writes.__setitem__(key, None),
-    ("events", "emit"): lambda host, event_type, data: host.effects.events.append(
-        NewEvent(event_type, orjson.loads(data))
-    ),
+
+def _wrote(host: HostCalls, _answer: Any, key: str, value: str | None = None) -> None:
+    host.effects.kv_writes[key] = value
+
+
+def _wrote_for(host: HostCalls, _answer: Any, key: str, value: str, seconds: int) -> None:
+    host.effects.kv_writes[key], host.effects.kv_ttl[key] = value, seconds
+
+
+def _wrote_if(host: HostCalls, answer: Any, key: str, value: str, _expected: str | None) -> None:
+    if answer:
+        host.effects.kv_writes[key] = value
+
+
+def _wrote_many(host: HostCalls, _answer: Any, entries: list[dict[str, str]]) -> None:
+    host.effects.kv_writes.update((entry["key"], entry["value"]) for entry in entries)
+
+
+def _emitted(host: HostCalls, _answer: Any, event_type: str, data: str) -> None:
+    host.effects.events.append(NewEvent(event_type, orjson.loads(data)))
+
+
+def _logged(host: HostCalls, _answer: Any, level: Any, message: str) -> None:
+    host.log_write(level, message)
+
+
+_KEPT: dict[tuple[str, str], Callable[..., None]] = {
+    ("log", "write"): _logged,
+    ("kv", "set"): _wrote,
+    ("kv", "delete"): _wrote,
+    ("kv", "set-for"): _wrote_for,
+    ("kv", "set-if"): _wrote_if,
+    ("kv", "set-many"): _wrote_many,
+    ("events", "emit"): _emitted,
 }
 """What a replayed call still leaves behind, so that its effects can be looked at."""

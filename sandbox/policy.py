@@ -32,6 +32,8 @@ WASI_CALLS = 100_000
 MAX_TTL = 366 * 86_400
 """Seconds after which a value that has an end must have ended."""
 MAX_RANDOM_BYTES = 1_024
+MAX_BATCH = 100
+"""Keys that one batch reads or writes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,10 +103,17 @@ def from_json(recorded: Any) -> Any:
 
 
 class WasiCalls:
-    """The implementation, for one call. ``log`` takes (is it standard error, a line)."""
+    """The implementation, for one call. ``log`` takes (is it standard error, a line). Times are nanoseconds."""
 
-    def __init__(self, log: Callable[[bool, str], None]) -> None:
+    def __init__(
+        self,
+        log: Callable[[bool, str], None],
+        now: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], int] = time.monotonic_ns,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         self._log = log
+        self._now, self._monotonic, self._random = now, monotonic, random
         self._partial = {STDOUT: b"", STDERR: b""}
 
     def function(self, interface: str, name: str) -> Callable[..., Any]:
@@ -161,14 +168,14 @@ class WasiCalls:
     # ------------------------------------------------------------------ clocks and random
 
     def wall_now(self) -> dict[str, int]:
-        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        seconds, nanoseconds = divmod(self._now(), 1_000_000_000)
         return {"seconds": seconds, "nanoseconds": nanoseconds}
 
     def wall_resolution(self) -> dict[str, int]:
         return {"seconds": 0, "nanoseconds": 1_000}
 
     def monotonic_now(self) -> int:
-        return time.monotonic_ns()
+        return self._monotonic()
 
     def monotonic_resolution(self) -> int:
         return 1_000
@@ -181,12 +188,12 @@ class WasiCalls:
                 found=size,
                 fix="Seed a generator of its own with fewer.",
             )
-        return os.urandom(size)
+        return self._random(size)
 
     get_insecure_random_bytes = get_random_bytes
 
     def get_random_u64(self) -> int:
-        return int.from_bytes(os.urandom(8), "little")
+        return int.from_bytes(self._random(8), "little")
 
     get_insecure_random_u64 = get_random_u64
 

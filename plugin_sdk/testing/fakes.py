@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kernel.events import NewEvent
@@ -53,6 +53,9 @@ class FakeKv:
 
     async def get(self, tenant: str, plugin: str, key: str) -> KvValue | None:
         return self._present((tenant, plugin, key))
+
+    async def get_many(self, tenant: str, plugin: str, keys: Sequence[str]) -> dict[str, KvValue]:
+        return {key: found for key in keys if (found := self._present((tenant, plugin, key)))}
 
     async def list_keys(self, tenant: str, plugin: str, prefix: str, limit: int) -> list[str]:
         return sorted(k for k in self.snapshot(tenant, plugin) if k.startswith(prefix))[:limit]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,10 @@ class MemoryKv:
 
     async def get(self, tenant: str, plugin: str, key: str) -> KvValue | None:
         return self.space(tenant, plugin).get(key)
+
+    async def get_many(self, tenant: str, plugin: str, keys: Sequence[str]) -> dict[str, KvValue]:
+        space = self.space(tenant, plugin)
+        return {key: space[key] for key in keys if key in space}
 
     async def list_keys(self, tenant: str, plugin: str, prefix: str, limit: int) -> list[str]:
         return sorted(k for k in self.space(tenant, plugin) if k.startswith(prefix))[:limit]

@@ -167,7 +167,7 @@ async def test_an_answer_above_the_budget_is_cut_off():
         here = f"127.0.0.1:{server.port}"
         counted = []
         error = await refused(Egress((here,)), f"http://{here}/", capability(here), budget=10_000, count=counted.append)
-        assert error.code == "limit"
+        assert error.code == "limit-http"
         assert sum(counted) > 10_000
 
 
@@ -182,7 +182,7 @@ async def test_a_compressed_answer_is_opened_but_a_bomb_is_not():
         answer = await send(egress, f"http://{here}/small", capability(here))
         assert answer.body == b"hello " * 100
         assert "content-encoding" not in dict(answer.headers)
-        assert (await refused(egress, f"http://{here}/bomb", capability(here))).code == "limit"
+        assert (await refused(egress, f"http://{here}/bomb", capability(here))).code == "limit-http"
 
 
 @pytest.mark.parametrize(
