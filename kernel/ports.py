@@ -336,8 +336,11 @@ class ProjectionStore(Protocol):
 
 # ---------------------------------------------------------------------------------- guests
 
+# What is made for every call is not frozen: setting frozen fields one by one takes longer than short
+# guests do. Nobody changes them all the same.
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class GuestCall:
     """One call into a guest. ``payload`` is JSON text; ``digest`` the component's SHA-256."""
 
@@ -395,7 +398,7 @@ class Effects:
         return bool(self.kv_writes or self.events)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GuestUsage:
     """What a call used. Times in microseconds, memory in bytes.
 
@@ -421,7 +424,7 @@ class LogLine:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GuestResult:
     """A guest's answer (JSON text) with its effects, still unsaved."""
 

@@ -35,7 +35,7 @@ from sandbox.hostcalls import HostCalls, HostServices
 from sandbox.lanes.answers import Outcome
 from sandbox.live import LiveInstances, Seat
 from sandbox.placement import IN_PLACE_SECONDS, stack_is_large_enough
-from sandbox.policy import EffectiveLimits, effective_limits
+from sandbox.policy import EffectiveLimits, LimitBook, effective_limits
 from sandbox.pool import WorkerPool
 from sandbox.schemas import check_event_schema
 
@@ -63,6 +63,7 @@ class SandboxRuntime:
         self._hosts: set[HostCalls] = set()
         # Half of the pool at most: fresh calls must always find room.
         self._live = LiveInstances(settings.sandbox_slots // 2)
+        self._limits = LimitBook(settings, services.plan_of)
         self._stacks: dict[int, bool] = {}
 
     async def prepare(self, digest: str, component: bytes, manifest: PluginManifest) -> None:
@@ -126,7 +127,8 @@ class SandboxRuntime:
 
     async def call(self, call: GuestCall) -> GuestResult:
         """Run one call. Raises SandboxError's subclasses, each with what the call had used, and BulkheadFull."""
-        limits = effective_limits(call.manifest.limits, self._settings)
+        tenant = call.context.tenant
+        limits = self._limits.known(call.manifest, tenant) or await self._limits.of(call.manifest, tenant)
         guest = self._guests.get(call.digest) or await self._load(call.digest)
         if len(call.payload) * 4 > limits.input:
             _check_input(call, limits)
