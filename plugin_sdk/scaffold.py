@@ -24,6 +24,7 @@ _KINDS: Mapping[str, _Kind] = {
     "assemblyscript": _Kind("assembly/index.ts", time_ms=250, memory_mb=8),
     "c": _Kind("guest/plugin.c", time_ms=250, memory_mb=8),
     "python": _Kind("guest/plugin.py", time_ms=1000, memory_mb=64),
+    "rust": _Kind("guest/lib.rs", time_ms=250, memory_mb=8),
     "zig": _Kind("guest/plugin.zig", time_ms=250, memory_mb=8),
 }
 LANGUAGES = tuple(_KINDS)

@@ -124,6 +124,47 @@ class Toolchains:
             {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
         )
 
+    def rust(self) -> Tool:
+        """``rustc`` that compiles to WebAssembly: the machine's if it can, else Debian's own packages.
+
+        rustup's toolchains are not in any package registry, so what is not here and not Debian's is
+        the author's to install.
+        """
+        for name in ("rustc", "/usr/bin/rustc"):
+            found = shutil.which(name)
+            if found and (tool := _rust_for_wasm(Path(found))):
+                return tool
+        pins = PINS / "rust-debian.txt"
+
+        def install(target: Path) -> None:
+            apt = Tool(("apt-get", "--quiet", "-o", "APT::Sandbox::User="), {})
+            for line in pins.read_text().splitlines():
+                package, sha256 = line.split()
+                done = apt.run("download", package, cwd=target)
+                if done.returncode:  # no lists yet, or old ones: ours need nobody's rights
+                    apt = Tool((*apt.command, "-o", f"Dir::State={target}/apt", "-o", f"Dir::Cache={target}/apt"), {})
+                    (target / "apt" / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+                    (target / "apt" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+                    (target / "apt" / "status").touch()
+                    apt.run("update", cwd=target)
+                    done = apt.run("download", package, cwd=target)
+                self._check(done, "The Rust compiler", "Debian's packages")
+                (archive,) = target.glob("*.deb")
+                if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
+                    raise ToolchainUnavailable(f"{package} is not the package that was pinned.", file=str(archive))
+                self._check(Tool(("dpkg-deb",), {}).run("-x", archive.name, ".", cwd=target), package, "its archive")
+                archive.unlink()
+            for unused in ("apt", "usr/lib/rustlib/wasm32-wasi", "usr/share"):
+                shutil.rmtree(target / unused, ignore_errors=True)
+
+        if not (shutil.which("apt-get") and shutil.which("dpkg-deb") and _debian_machine() == "bookworm x86_64"):
+            raise _no_rust()
+        folder = self._fetched("rust", pins, "the Rust compiler", install)
+        tool = _rust_for_wasm(folder / "usr" / "bin" / "rustc", folder / "usr" / "lib" / "x86_64-linux-gnu")
+        if tool is None:
+            raise _no_rust()
+        return tool
+
     def node(self) -> Tool:
         """Node.js of the machine if it is new enough and has npm, else fetched from PyPI."""
         found = shutil.which("node")
@@ -211,6 +252,48 @@ class Toolchains:
                 found=_gist(done.stderr or done.stdout),
                 fix=f"Connect to {where} once, or set KEELSTONE_TOOLCHAINS to a folder that already has it.",
             )
+
+
+RUST_TARGET = "wasm32-unknown-unknown"
+
+
+def _rust_for_wasm(rustc: Path, libraries: Path | None = None) -> Tool | None:
+    """That ``rustc``, if it starts, has the target's standard library and a linker for it."""
+    env = {"LD_LIBRARY_PATH": str(libraries)} if libraries else {}
+    try:
+        said = Tool((str(rustc),), env).run("--print", "sysroot", cwd=rustc.parent)
+    except OSError:
+        return None
+    sysroot = Path(said.stdout.strip())
+    if said.returncode or not (sysroot / "lib" / "rustlib" / RUST_TARGET / "lib").is_dir():
+        return None
+    bundled = list(sysroot.glob("lib/rustlib/*/bin/rust-lld*"))
+    beside = [path for name in ("wasm-ld", "wasm-ld-14") if (path := rustc.parent / name).exists()]
+    linker = shutil.which("rust-lld") or shutil.which("wasm-ld") or next((str(path) for path in beside), None)
+    if bundled:
+        return Tool((str(rustc), "--target", RUST_TARGET), env)
+    if linker is None:
+        return None
+    return Tool((str(rustc), "--target", RUST_TARGET, "-C", f"linker={linker}"), env)
+
+
+def _no_rust() -> ToolchainUnavailable:
+    return ToolchainUnavailable(
+        f"There is no Rust compiler with the standard library for {RUST_TARGET} here.",
+        expected=f"rustc with the target {RUST_TARGET}",
+        fix=f"Run `rustup target add {RUST_TARGET}`, or on Debian `apt install rustc libstd-rust-dev-wasm32 lld`.",
+    )
+
+
+def _debian_machine() -> str:
+    """Release and processor of a Debian machine, e.g. ``bookworm x86_64``; the pins are for one of them."""
+    import platform
+
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return ""
+    return f"{release.get('VERSION_CODENAME', '')} {platform.machine()}" if release.get("ID") == "debian" else ""
 
 
 def _node_major(program: str) -> int:

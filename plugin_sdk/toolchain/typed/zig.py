@@ -60,7 +60,8 @@ def entry(hooks: Iterable[GuestHook], logs: bool) -> str:
     for hook in hooks:
         lines += [
             f'    if (std.mem.eql(u8, hook, "{hook.name}")) {{',
-            f"        var given = keelstone.fromJson(keelstone.{hook.payload}, data) catch return error.PayloadInvalid;",
+            f"        var given = keelstone.fromJson(keelstone.{hook.payload}, data) "
+            "catch return error.PayloadInvalid;",
             f"        return keelstone.reply.{hook.answer}(try plugin.{hook.name}(&given));",
             "    }",
         ]
