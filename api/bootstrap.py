@@ -50,10 +50,12 @@ from kernel.ports import (
     KeyProvider,
     KvStore,
     LogLine,
+    ServiceCalls,
     Transaction,
 )
 from kernel.projections import Projections
 from kernel.relay import Relay
+from kernel.service_calls import ServiceBook
 from kernel.settings import Settings
 from kernel.telemetry import Telemetry
 from marketplace.connect import max_package_bytes, open_client, registry_folder
@@ -228,6 +230,8 @@ def bootstrap(settings: Settings) -> Platform:
     services.publish(ActivationControl, sync)
     services.publish(BreakerControl, breakers)
     services.publish(BreakerStore, database.breakers)
+    offered = ServiceBook(lambda tenant, plugin: _offers(hooks, activations, tenant, plugin))
+    services.publish(ServiceCalls, offered)
     services.publish(PermissionCatalogue, _Permissions(hooks, PLATFORM_PERMISSIONS))
     closing: list[Callable[[], Awaitable[None]]] = []
     registry, market_app, market = _marketplace(settings, closing)
@@ -244,6 +248,8 @@ def bootstrap(settings: Settings) -> Platform:
         hooks.register(_started(found, PluginContext(found.manifest, settings, services, hooks)), found.manifest)
         sync.register_types(found.manifest)
 
+    for manifest, method in hooks.contribute("contribute_services"):
+        offered.add(manifest.id, method)
     handlers = [_for_tenants(activations, m, h) for m, h in hooks.contribute("contribute_event_handlers")]
     projections = Projections(
         database,
@@ -334,6 +340,14 @@ def _for_tenants(activations: Activations, manifest: PluginManifest, handler: Ev
             await handler.handle(event, transaction)
 
     return replace(handler, handle=handle)
+
+
+def _offers(hooks: Dispatcher, activations: Activations, tenant: str, plugin: str) -> bool:
+    """Whether a plugin's services are there for a tenant: a built-in's always, an extension's where it is on."""
+    manifest = hooks.manifests.get(plugin)
+    if manifest is None:
+        return False
+    return manifest.kind == "builtin" or activations.current.of(tenant).get(plugin) is not None
 
 
 def _observers(hooks: Dispatcher, kv: KvStore, event: Event) -> list[EventHandler]:

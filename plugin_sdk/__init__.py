@@ -18,13 +18,17 @@ from kernel.context import (
     use_context,
 )
 from kernel.errors import (
+    BackendUnavailable,
+    BudgetSpent,
     ConcurrencyConflict,
     Conflict,
     ConsentRequired,
     Forbidden,
+    GuestFailure,
     KeelstoneError,
     LifecycleError,
     NotFound,
+    PluginQuarantined,
     Rejected,
     ServiceMissing,
     TenantMismatch,
@@ -60,6 +64,7 @@ from kernel.plain import JsonObject, Text, check_plain
 from kernel.ports import ALL_TENANTS, ActivationRecord, ActivationSource, GuestRelease
 from kernel.projections import Projection
 from kernel.resolver import Requirement, resolve
+from kernel.service_calls import ServiceMethod
 from kernel.settings import Settings
 from kernel.versions import parse_range, parse_version
 from plugin_sdk.contributions import GraphQL, HealthCheck, PluginContext, Routes
@@ -79,6 +84,8 @@ __all__ = [
     "ActivationSource",
     "ActivationState",
     "Activations",
+    "BackendUnavailable",
+    "BudgetSpent",
     "ConcurrencyConflict",
     "Conflict",
     "ConsentRequired",
@@ -90,6 +97,7 @@ __all__ = [
     "EventView",
     "Forbidden",
     "GraphQL",
+    "GuestFailure",
     "GuestRelease",
     "Guests",
     "HealthCheck",
@@ -104,6 +112,7 @@ __all__ = [
     "Permission",
     "PluginContext",
     "PluginManifest",
+    "PluginQuarantined",
     "Principal",
     "Projection",
     "Reject",
@@ -111,6 +120,7 @@ __all__ = [
     "ReleaseState",
     "Requirement",
     "Routes",
+    "ServiceMethod",
     "ServiceMissing",
     "Services",
     "Settings",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kernel.manifest import PluginManifest
     from kernel.ports import GuestRuntime, KvStore
     from kernel.settings import Settings
     from sandbox.hostcalls import EventSchemas, Interposer
+    from sandbox.native import Native
     from sandbox.runtime import LogSink
 
 __all__ = ["inspect_component", "open_runtime"]
@@ -20,23 +24,46 @@ def open_runtime(
     kv: KvStore | None = None,
     event_schema: EventSchemas | None = None,
     log: LogSink | None = None,
+    find: Callable[[type[Any]], Any] | None = None,
+    now: Callable[[], int] = time.time_ns,
+    monotonic: Callable[[], int] = time.monotonic_ns,
+    random: Callable[[int], bytes] = os.urandom,
     interposer: Interposer | None = None,
     instead_of_network: str | None = None,
+    native: Native | None = None,
 ) -> GuestRuntime:
     """The host, ready to prepare and call guests. Close it when done.
 
     Artifacts live in ``settings.home / "artifacts"``. Without ``kv`` the host call answers
     ``unavailable``. ``event_schema`` answers a type's registered JSON Schema; without it, or where it
     answers None, the one in the guest's own manifest holds. ``log`` takes every line a guest writes.
-    ``interposer`` and ``instead_of_network`` (``host:port``) are for authors' tests.
+    ``find`` answers a service published under a port of kernel.ports, or None: secrets, language models,
+    messages, other plugins' services and tenants' plans come from it. ``now`` and ``monotonic`` are the
+    guests' clocks, in nanoseconds, ``random`` gives so many random bytes.
+    ``interposer`` and ``instead_of_network`` (``host:port``) are for authors' tests; with ``native`` the
+    guest is that function in this process, behind the same gate, and nothing is sandboxed.
     """
     # wasmtime is a large library: processes that never call a guest do not load it.
     from sandbox.egress import Egress
     from sandbox.hostcalls import HostServices
-    from sandbox.runtime import SandboxRuntime
 
     egress = Egress(settings.http_private_allow, instead=instead_of_network)
-    services = HostServices(kv=kv, egress=egress, event_schema=event_schema, interposer=interposer)
+    services = HostServices(
+        kv=kv,
+        egress=egress,
+        event_schema=event_schema,
+        find=find or (lambda _port: None),
+        now=now,
+        monotonic=monotonic,
+        random=random,
+        interposer=interposer,
+    )
+    if native is not None:
+        from sandbox.native import NativeRuntime
+
+        return NativeRuntime(settings, services, native, log)
+    from sandbox.runtime import SandboxRuntime
+
     return SandboxRuntime(settings, settings.home / "artifacts", services, log)
 
 

@@ -41,6 +41,7 @@ from kernel.ports import (
     Notifier,
     SecretSource,
     ServiceCalls,
+    TenantPlans,
 )
 from kernel.service_calls import acting_as
 from sandbox.abi import Err
@@ -92,7 +93,7 @@ class HostServices:
     """What host calls reach outside.
 
     ``find`` gives the service published under a port of kernel.ports (SecretSource, AiModels, Notifier,
-    ServiceCalls), or None: it is asked when a guest asks, so plugins may publish at any time. Times are
+    ServiceCalls, TenantPlans), or None: it is asked when a guest asks, so plugins may publish at any time. Times are
     nanoseconds.
     """
 
@@ -104,6 +105,11 @@ class HostServices:
     monotonic: Callable[[], int] = time.monotonic_ns
     random: Callable[[int], bytes] = os.urandom
     interposer: Interposer | None = None
+
+    async def plan_of(self, tenant: str) -> str | None:
+        """The plan that a tenant is on, as far as anybody knows."""
+        plans = self.find(TenantPlans)
+        return None if plans is None else await plans.plan(tenant)
 
 
 class Refused(Exception):

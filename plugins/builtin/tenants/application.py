@@ -36,7 +36,7 @@ def _utc_now() -> datetime:
 
 
 class Tenants:
-    """The use cases. Implements ``plugin_sdk.services.TenantDirectory``."""
+    """The use cases. Implements ``TenantDirectory`` and ``TenantPlans`` of ``plugin_sdk.services``."""
 
     def __init__(
         self,
@@ -104,6 +104,12 @@ class Tenants:
         if found is None:
             raise NotFound(f"There is no tenant {tenant}.", tenant=tenant)
         return found
+
+    async def plan(self, tenant: str) -> str | None:
+        """The tenant's plan, or None if there is no such tenant."""
+        async with self._database.read(tenant) as transaction:
+            found = await self._repository.get(transaction, tenant)
+        return None if found is None else found.plan
 
     async def overview(self, tenant: str) -> Overview:
         """What the tenant has and does (a projection: a moment behind)."""

@@ -10,10 +10,22 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from strawberry.scalars import JSON
 
-from plugin_sdk import ALL_TENANTS, Context, GraphQL, PluginContext, Projection, Routes, TenantDraft, Text, hookimpl
+from plugin_sdk import (
+    ALL_TENANTS,
+    Context,
+    GraphQL,
+    PluginContext,
+    Projection,
+    Routes,
+    ServiceMethod,
+    TenantDraft,
+    Text,
+    hookimpl,
+)
 from plugin_sdk.data import Schema
-from plugin_sdk.services import Database, TenantDirectory
+from plugin_sdk.services import Database, TenantDirectory, TenantPlans
 from plugin_sdk.web import MAX_PAGE, Page, authorize, graphql_context, requires
+from plugins.builtin.tenants import services
 from plugins.builtin.tenants.application import Tenants
 from plugins.builtin.tenants.domain import Tenant
 from plugins.builtin.tenants.infrastructure import OVERVIEW, SCHEMA, SqlTenants
@@ -97,6 +109,10 @@ class TenantsPlugin:
     def contribute_graphql(self) -> GraphQL:
         return _graphql_types(self._tenants)
 
+    @hookimpl
+    def contribute_services(self) -> list[ServiceMethod]:
+        return services.methods(self._tenants)
+
 
 def _router(tenants: Tenants) -> APIRouter:
     router = APIRouter(prefix="/tenants", tags=["tenants"])
@@ -149,7 +165,8 @@ def _graphql_types(tenants: Tenants) -> GraphQL:
 
 
 def start(platform: PluginContext) -> TenantsPlugin:
-    """Wire the plugin and publish TenantDirectory."""
+    """Wire the plugin and publish TenantDirectory and TenantPlans."""
     tenants = Tenants(platform.services.get(Database), SqlTenants(), platform.hooks)
     platform.services.publish(TenantDirectory, tenants)
+    platform.services.publish(TenantPlans, tenants)
     return TenantsPlugin(tenants)

@@ -182,10 +182,14 @@ class Users:
         async with self._database.read(context.tenant) as transaction:
             return await self._repository.page(transaction, after, limit, email)
 
+    async def lookup(self, tenant: str, user: str) -> User | None:
+        """One person, or None."""
+        async with self._database.read(tenant) as transaction:
+            return await self._repository.get(transaction, user)
+
     async def find(self, tenant: str, user: str) -> UserRecord | None:
         """One person as other plugins may see them, or None."""
-        async with self._database.read(tenant) as transaction:
-            found = await self._repository.get(transaction, user)
+        found = await self.lookup(tenant, user)
         return None if found is None else UserRecord(found.id, tenant, found.email, found.name)
 
     async def _store(self, transaction: Transaction, before: User, after: User, event: NewEvent) -> None:

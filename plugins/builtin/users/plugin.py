@@ -10,10 +10,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from strawberry.scalars import JSON
 
-from plugin_sdk import Context, GraphQL, PluginContext, Routes, hookimpl
+from plugin_sdk import Context, GraphQL, PluginContext, Routes, ServiceMethod, hookimpl
 from plugin_sdk.data import Schema
 from plugin_sdk.services import CredentialStore, Database, UserDirectory
 from plugin_sdk.web import MAX_PAGE, Page, authorize, graphql_context, requires
+from plugins.builtin.users import services
 from plugins.builtin.users.application import Users
 from plugins.builtin.users.domain import User
 from plugins.builtin.users.infrastructure import SCHEMA, SqlUsers
@@ -98,6 +99,10 @@ class UsersPlugin:
     @hookimpl
     def contribute_graphql(self) -> GraphQL:
         return _graphql_types(self._users)
+
+    @hookimpl
+    def contribute_services(self) -> list[ServiceMethod]:
+        return services.methods(self._users)
 
 
 def _router(users: Users) -> APIRouter:
