@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from kernel.context import current_context
 from kernel.explain import DispatchTrace
 from kernel.settings import Settings
+from kernel.spans import DispatchSpans
 
 _SECRET_KEY = re.compile(r"(password|secret|token|authorization|api_?key|cookie|credential)", re.IGNORECASE)
 _EMAIL = re.compile(r"\b([A-Za-z0-9._%+-])[A-Za-z0-9._%+-]*@([A-Za-z0-9.-]+\.[A-Za-z]{2,})\b")
@@ -135,7 +136,7 @@ class Telemetry(Collector):
         self._tenants: set[str] = set()
         self._tenant_labels = tenant_labels
         self._tracer = otel.get_tracer("keelstone")
-        self.tracing = False
+        self._spans: DispatchSpans | None = None
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
 
@@ -144,8 +145,8 @@ class Telemetry(Collector):
     def dispatch(self, trace: DispatchTrace) -> None:
         """Note a dispatch (cheap: it is summed later)."""
         self._queue.append(trace)
-        if self.tracing:
-            self._spans(trace)
+        if self._spans is not None:
+            self._spans.note(trace)
         if len(self._queue) > 10_000:
             self._drain()
 
@@ -162,34 +163,11 @@ class Telemetry(Collector):
     @contextmanager
     def span(self, name: str, **attributes: Any) -> Iterator[None]:
         """A span around the body, if tracing is on."""
-        if not self.tracing:
+        if self._spans is None:
             yield
             return
         with self._tracer.start_as_current_span(name, attributes=attributes):
             yield
-
-    def _spans(self, trace: DispatchTrace) -> None:
-        with self._tracer.start_as_current_span(
-            f"hook {trace.hook}",
-            attributes={
-                "keelstone.hook": trace.hook,
-                "keelstone.tenant": trace.tenant,
-                "keelstone.correlation_id": trace.correlation_id,
-                "keelstone.generation": trace.generation,
-            },
-        ) as parent:
-            for step in trace.steps:
-                parent.add_event(
-                    f"{step.plugin} {step.outcome}",
-                    attributes={
-                        "keelstone.plugin": step.plugin,
-                        "keelstone.version": step.version,
-                        "keelstone.outcome": step.outcome,
-                        "keelstone.microseconds": step.micros,
-                    },
-                )
-                if step.error:
-                    parent.set_status(otel.StatusCode.ERROR, step.error)
 
     # ------------------------------------------------------------------ collecting
 
@@ -239,10 +217,15 @@ class Telemetry(Collector):
                 family.add_metric(guest, used[index])
             yield family
 
-    def trace_with(self, tracer: otel.Tracer) -> None:
-        """Make spans with ``tracer`` from now on."""
-        self._tracer = tracer
-        self.tracing = True
+    @property
+    def tracing(self) -> bool:
+        """Whether spans are made."""
+        return self._spans is not None
+
+    def trace_with(self, spans: DispatchSpans) -> None:
+        """Make spans from now on."""
+        self._tracer = spans.tracer
+        self._spans = spans
 
     def hook_sums(self) -> list[tuple[str, str, str, dict[str, float]]]:
         """(plugin, hook, tenant, sums of calls, errors and seconds) so far, for other exporters."""
@@ -257,13 +240,14 @@ class Telemetry(Collector):
         return generate_latest(self.registry)
 
 
-def start_tracing(telemetry: Telemetry, exporter: Any, service: str = "keelstone") -> Any:
-    """Send spans to ``exporter`` (an OpenTelemetry SpanExporter); returns the provider to shut down."""
+def start_tracing(telemetry: Telemetry, exporter: Any, service: str = "keelstone") -> DispatchSpans:
+    """Send spans to ``exporter`` (an OpenTelemetry SpanExporter); returns what is to be shut down."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    telemetry.trace_with(provider.get_tracer("keelstone"))
-    return provider
+    spans = DispatchSpans(provider)
+    telemetry.trace_with(spans)
+    return spans

@@ -168,10 +168,10 @@ def test_a_span_tells_hook_tenant_and_each_implementation():
         with telemetry.span("http.request", method="GET"):
             telemetry.dispatch(trace(outcome="failed", error="plugin-failed: it broke"))
         provider.force_flush()
-        inner, outer = exporter.get_finished_spans()
+        inner, outer = sorted(exporter.get_finished_spans(), key=lambda span: span.name)
     finally:
         provider.shutdown()
-    assert (outer.name, inner.name) == ("http.request", "hook user_creating")
+    assert (inner.name, outer.name) == ("hook user_creating", "http.request")
     assert inner.parent.span_id == outer.context.span_id
     assert inner.attributes["keelstone.tenant"] == "acme"
     assert inner.attributes["keelstone.correlation_id"] == "work-0001"
