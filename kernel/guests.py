@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from kernel.activation import Upgrade
 from kernel.context import Context
 from kernel.errors import KeelstoneError, PluginFailed, PluginQuarantined, PluginUnavailable
-from kernel.hookspecs import HookSpec
+from kernel.hookspecs import HookSpec, hook_spec
 from kernel.manifest import PluginManifest
 from kernel.outcomes import GuestAnswer
 from kernel.payloads import DecideReply, FilterReply, ObserveReply
@@ -171,11 +171,15 @@ class Guests:
 
     async def rehearse(self, call: GuestCall) -> GuestResult:
         """Run a mirrored call: nobody is told of it, and its effects are the caller's to drop. Raises what
-        the runtime raises."""
+        the runtime raises, and PluginFailed for a reply that breaks the hook's schema."""
         key = (call.plugin, call.version)
         self._active[key] = self._active.get(key, 0) + 1
         try:
-            return await self._runtime.call(call)
+            result = await self._runtime.call(call)
+            spec = hook_spec(call.hook)
+            if spec.payload is not None:
+                _lift(spec, result, spec.payload.model_validate_json(call.payload), call)
+            return result
         finally:
             self._active[key] -= 1
 

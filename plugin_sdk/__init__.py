@@ -61,7 +61,7 @@ from kernel.payloads import (
 )
 from kernel.permissions import OPERATOR_ROLE, ROLES, Permission, permissions_of, require, roles_table
 from kernel.plain import JsonObject, Text, check_plain
-from kernel.ports import ALL_TENANTS, ActivationRecord, ActivationSource, GuestRelease
+from kernel.ports import ALL_TENANTS, ActivationRecord, ActivationSource, GuestRelease, UpgradeRecord
 from kernel.projections import Projection
 from kernel.resolver import Requirement, resolve
 from kernel.service_calls import ServiceMethod
@@ -129,6 +129,7 @@ __all__ = [
     "Text",
     "TokenExpired",
     "Unauthenticated",
+    "UpgradeRecord",
     "UserDraft",
     "ValidationFailed",
     "check_plain",

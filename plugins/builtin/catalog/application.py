@@ -19,13 +19,14 @@ from plugin_sdk import (
     NotFound,
     PluginManifest,
     ReleaseState,
-    next_activation_state,
+    UpgradeRecord,
     parse_version,
 )
 from plugin_sdk.configuration import settle
 from plugin_sdk.services import ActivationControl, Database, Transaction
 from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.domain import Activation, CapabilityRequest, Release
+from plugins.builtin.catalog.upgrades.trial import Trial, check_channel
 
 
 class CatalogRepository(Protocol):
@@ -160,10 +161,7 @@ class TenantPlugins:
         return await self._change(
             context,
             plugin,
-            lambda present: replace(
-                present,
-                state=next_activation_state(present.state, "disable", plugin=plugin, tenant=context.tenant),
-            ),
+            lambda present: domain.switch_off(present, context.tenant),
             lambda after: NewEvent("plugin.deactivated", {"plugin": plugin, "version": after.version}),
         )
 
@@ -175,10 +173,15 @@ class TenantPlugins:
         changed = sorted(
             k for k in settled.keys() | present.settings.keys() if settled.get(k) != present.settings.get(k)
         )
+        trial = present.trial
+        if trial is not None:
+            # They must fit the version on trial as well, or it could not be promoted.
+            schema = (await self.find(plugin, trial.version)).settings_schema
+            trial = replace(trial, settings=settle(schema, settings, plugin=plugin, tenant=context.tenant))
         return await self._change(
             context,
             plugin,
-            lambda now: replace(now, settings=settled),
+            lambda now: replace(now, settings=settled, upgrade=_still(now, trial)),
             lambda _: NewEvent("plugin.configured", {"plugin": plugin, "changed": changed}),
         )
 
@@ -186,18 +189,44 @@ class TenantPlugins:
         """Decide again on capabilities. Raises NotFound, ValidationFailed."""
         present = await self.activation(context.tenant, plugin)
         manifest = (await self.find(plugin, present.version)).manifest
+        trial = present.trial
+        if trial is not None:
+            # What is decided holds for the version on trial too, which may ask for other things.
+            other = (await self.find(plugin, trial.version)).manifest
+            decisions, theirs = domain.split_decisions(manifest, other, decisions)
+            beside = replace(present, grants=trial.grants, denied=trial.denied)
+            granted, denied = domain.decide(other, beside, theirs, context.tenant)
+            trial = replace(trial, grants=granted, denied=denied)
         granted, denied = domain.decide(manifest, present, decisions, context.tenant)
-        return await self._change(
-            context, plugin, lambda now: replace(now, grants=granted, denied=denied), _consent_event
-        )
-
-    async def pin(self, context: Context, plugin: str, pinned: bool) -> Activation:
-        """Stay on the present version when the operator upgrades (or follow again)."""
         return await self._change(
             context,
             plugin,
-            lambda now: replace(now, pinned=pinned),
-            lambda _: NewEvent("plugin.configured", {"plugin": plugin, "changed": ["pinned"]}),
+            lambda now: replace(now, grants=granted, denied=denied, upgrade=_still(now, trial)),
+            _consent_event,
+        )
+
+    async def follow(
+        self, context: Context, plugin: str, *, pinned: bool | None = None, channel: str | None = None
+    ) -> Activation:
+        """Pin the present version, so that no upgrade moves it, or follow a channel again. A trial that was
+        under way in this tenant ends with the pin. Raises NotFound, ValidationFailed."""
+        if channel is not None:
+            check_channel(channel)
+        names = [name for name, value in (("pinned", pinned), ("channel", channel)) if value is not None]
+        ended: list[NewEvent] = []
+
+        def change(now: Activation) -> Activation:
+            if pinned and now.trial is not None:
+                ended.append(_trial_ended(now, "the tenant pinned its version"))
+                now = domain.end_trial(now, context.tenant)
+            kept = now.pinned if pinned is None else pinned
+            return replace(now, pinned=kept, channel=now.channel if channel is None else channel)
+
+        return await self._change(
+            context,
+            plugin,
+            change,
+            lambda _: [*ended, NewEvent("plugin.configured", {"plugin": plugin, "changed": names})],
         )
 
     # ------------------------------------------------------------------ ActivationSource
@@ -225,7 +254,7 @@ class TenantPlugins:
         context: Context,
         plugin: str,
         change: Callable[[Activation], Activation],
-        event: Callable[[Activation], NewEvent],
+        event: Callable[[Activation], NewEvent | Sequence[NewEvent]],
     ) -> Activation:
         async with self._database.write(context.tenant, context) as transaction:
             present = await self._repository.activation(transaction, plugin)
@@ -233,7 +262,8 @@ class TenantPlugins:
                 raise NotFound(f"{plugin} has never been active in this tenant.", plugin=plugin, tenant=context.tenant)
             after = self._stamp(context, change(present))
             await self._repository.put_activation(transaction, after)
-            self._emit(transaction, plugin, event(after))
+            events = event(after)
+            self._emit(transaction, plugin, *([events] if isinstance(events, NewEvent) else events))
         await self._control.refresh(context.tenant)
         return after
 
@@ -282,7 +312,25 @@ def _refuse_builtin(manifest: PluginManifest) -> None:
 
 
 def _record(tenant: str, activation: Activation) -> ActivationRecord:
-    return ActivationRecord(tenant, activation.plugin, activation.version, activation.grants, activation.settings)
+    trial = activation.trial
+    upgrade = None
+    if trial is not None:
+        upgrade = UpgradeRecord(trial.id, trial.version, trial.mode, trial.calls, trial.grants, trial.settings)
+    return ActivationRecord(
+        tenant, activation.plugin, activation.version, activation.grants, activation.settings, upgrade
+    )
+
+
+def _still(now: Activation, trial: Trial | None) -> Trial | None:
+    """The changed trial, unless it has ended or become another meanwhile."""
+    return trial if trial is not None and now.trial is not None and now.trial.id == trial.id else now.upgrade
+
+
+def _trial_ended(before: Activation, reason: str) -> NewEvent:
+    trial = before.trial
+    assert trial is not None
+    data = {"plugin": before.plugin, "upgrade": trial.id, "to": trial.version, "mode": trial.mode}
+    return NewEvent("plugin.upgrade_rolled_back", {**data, "from": before.version, "reason": reason})
 
 
 def _consent_event(after: Activation) -> NewEvent:
@@ -296,10 +344,12 @@ def _consent_event(after: Activation) -> NewEvent:
 
 
 def _activation_events(before: Activation | None, after: Activation) -> Sequence[NewEvent]:
-    events = []
+    events: list[NewEvent] = []
     if before is None or (before.grants, before.denied) != (after.grants, after.denied) or not before.running:
         events.append(_consent_event(after))
     if before is not None and before.running and before.version != after.version:
+        if before.trial is not None:
+            events.append(_trial_ended(before, f"the tenant chose {after.version}"))
         data = {"plugin": after.plugin, "from": before.version, "to": after.version, "reason": "chosen by the tenant"}
         return [*events, NewEvent("plugin.updated", data)]
     if before is not None and before.running:

@@ -17,6 +17,7 @@ from plugin_sdk import (
     ValidationFailed,
     next_activation_state,
 )
+from plugins.builtin.catalog.upgrades.trial import Trial, carried_grants
 
 _PLAIN = {
     "config": "read the settings that you make for it",
@@ -52,7 +53,8 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """One plugin for one tenant. ``previous`` is the version a rollback goes back to."""
+    """One plugin for one tenant. ``previous`` is the version a rollback goes back to; ``upgrade`` is another
+    version on trial beside ``version``. A pinned activation never moves by itself; the others follow ``channel``."""
 
     plugin: str
     version: str
@@ -64,11 +66,18 @@ class Activation:
     pinned: bool = False
     changed_at: datetime | None = None
     changed_by: str = ""
+    channel: str = "stable"
+    upgrade: Trial | None = None
 
     @property
     def running(self) -> bool:
         """Whether the tenant's calls reach it."""
         return self.state in RUNNING
+
+    @property
+    def trial(self) -> Trial | None:
+        """The upgrade that is under way. A plugin that was degraded meanwhile takes no trials."""
+        return self.upgrade if self.state is ActivationState.UPGRADING else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +162,16 @@ def decide(
     return frozenset(granted), frozenset(denied)
 
 
+def split_decisions(
+    manifest: PluginManifest, other: PluginManifest, decisions: Mapping[str, bool]
+) -> tuple[dict[str, bool], dict[str, bool]]:
+    """Decisions for the active version and for the one on trial. What neither asks for goes to the first,
+    which refuses it."""
+    asked, theirs = set(manifest.capabilities.asked()), set(other.capabilities.asked())
+    mine = {name: yes for name, yes in decisions.items() if name in asked or name not in theirs}
+    return mine, {name: yes for name, yes in decisions.items() if name in theirs}
+
+
 def _request(request: CapabilityRequest) -> dict[str, Any]:
     return {name: getattr(request, name) for name in CapabilityRequest.__slots__}
 
@@ -163,25 +182,66 @@ def switch(present: Activation | None, plugin: str, version: str, tenant: str) -
     if state in RUNNING and present is not None:
         if present.version == version:
             return present
-        return replace(present, version=version, previous=present.version, state=ActivationState.ACTIVE)
+        return replace(present, version=version, previous=present.version, state=ActivationState.ACTIVE, upgrade=None)
     state = next_activation_state(state, "consent", plugin=plugin, tenant=tenant)
     state = next_activation_state(state, "activate", plugin=plugin, tenant=tenant)
     if present is None:
         return Activation(plugin, version, state)
     previous = present.version if present.version != version else present.previous
-    return replace(present, version=version, state=state, previous=previous)
+    return replace(present, version=version, state=state, previous=previous, upgrade=None)
+
+
+def switch_off(present: Activation, tenant: str) -> Activation:
+    """The activation once switched off; what was on trial is over. Raises LifecycleError."""
+    state = next_activation_state(present.state, "disable", plugin=present.plugin, tenant=tenant)
+    return replace(present, state=state, upgrade=None)
 
 
 def move(present: Activation, manifest: PluginManifest) -> Activation:
     """The activation in another version: code moves, grants do not grow."""
-    asked = set(manifest.capabilities.asked())
+    grants, denied = carried_grants(present.grants, present.denied, manifest)
+    state = ActivationState.ACTIVE if present.state is ActivationState.UPGRADING else present.state
     return replace(
         present,
         version=manifest.version,
         previous=present.version,
-        grants=present.grants & asked,
-        denied=(present.denied & asked) | (asked - present.grants),
+        grants=grants,
+        denied=denied,
+        state=state,
+        upgrade=None,
     )
+
+
+def start_trial(present: Activation, trial: Trial, tenant: str) -> Activation:
+    """The activation with another version on trial, or the trial changed. Raises LifecycleError."""
+    same = present.trial is not None and present.trial.id == trial.id
+    step = "change_upgrade" if same else "start_upgrade"
+    state = next_activation_state(present.state, step, plugin=present.plugin, tenant=tenant)
+    return replace(present, state=state, upgrade=trial)
+
+
+def promote_trial(present: Activation, tenant: str) -> Activation:
+    """The activation in the version that was on trial. Raises LifecycleError."""
+    state = next_activation_state(present.state, "promote_upgrade", plugin=present.plugin, tenant=tenant)
+    trial = present.upgrade
+    if trial is None:
+        raise Conflict(f"{present.plugin} has no version on trial.", plugin=present.plugin, tenant=tenant)
+    return replace(
+        present,
+        state=state,
+        version=trial.version,
+        previous=present.version,
+        grants=trial.grants,
+        denied=trial.denied,
+        settings=trial.settings,
+        upgrade=None,
+    )
+
+
+def end_trial(present: Activation, tenant: str) -> Activation:
+    """The activation as it was before the trial. Raises LifecycleError."""
+    state = next_activation_state(present.state, "roll_back_upgrade", plugin=present.plugin, tenant=tenant)
+    return replace(present, state=state, upgrade=None)
 
 
 def go_back(present: Activation, tenant: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from plugin_sdk import ActivationState, ReleaseState, manifest_from_dict
 from plugin_sdk.data import Schema, UtcDateTime, json_type, platform_table, tenant_table
 from plugin_sdk.services import Transaction
 from plugins.builtin.catalog.domain import Activation, Release
+from plugins.builtin.catalog.upgrades.trial import Trial
 
 metadata = MetaData()
 releases = platform_table(
@@ -43,6 +46,8 @@ activations = tenant_table(
     Column("pinned", Boolean, nullable=False),
     Column("changed_at", UtcDateTime),
     Column("changed_by", String(64), nullable=False),
+    Column("channel", String(20), nullable=False, server_default="stable"),
+    Column("upgrade", json_type()),
 )
 SCHEMA = Schema("keelstone/catalog", metadata, Path(__file__).parent / "migrations")
 
@@ -106,6 +111,8 @@ class SqlCatalog:
             "pinned": activation.pinned,
             "changed_at": activation.changed_at,
             "changed_by": activation.changed_by,
+            "channel": activation.channel,
+            "upgrade": None if activation.upgrade is None else _plain_trial(activation.upgrade),
         }
         change = update(activations).where(activations.c.plugin == activation.plugin).values(**values)
         if not (await transaction.execute(change)).rowcount:
@@ -159,4 +166,32 @@ def _activation(row: Any) -> Activation:
         pinned=row.pinned,
         changed_at=row.changed_at,
         changed_by=row.changed_by,
+        channel=row.channel,
+        upgrade=None if row.upgrade is None else _trial(row.upgrade),
+    )
+
+
+def _plain_trial(trial: Trial) -> dict[str, Any]:
+    return {
+        "id": trial.id,
+        "version": trial.version,
+        "mode": trial.mode,
+        "calls": trial.calls,
+        "started_at": trial.started_at.isoformat(),
+        "grants": sorted(trial.grants),
+        "denied": sorted(trial.denied),
+        "settings": dict(trial.settings),
+    }
+
+
+def _trial(data: Mapping[str, Any]) -> Trial:
+    return Trial(
+        id=data["id"],
+        version=data["version"],
+        mode=data["mode"],
+        calls=data["calls"],
+        started_at=datetime.fromisoformat(data["started_at"]),
+        grants=frozenset(data["grants"]),
+        denied=frozenset(data["denied"]),
+        settings=data["settings"],
     )

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from plugin_sdk import (
     ALL_TENANTS,
     PLATFORM_TENANT,
+    Conflict,
     Context,
     Dispatcher,
     Forbidden,
     InstallRequest,
-    KeelstoneError,
     NewEvent,
     NotFound,
     PluginManifest,
@@ -25,9 +25,7 @@ from plugin_sdk import (
     parse_range,
     parse_version,
     resolve,
-    system_context,
 )
-from plugin_sdk.configuration import settle
 from plugin_sdk.services import (
     ActivationControl,
     BlobStore,
@@ -38,21 +36,13 @@ from plugin_sdk.services import (
     VerifiedPackage,
 )
 from plugins.builtin.catalog import domain
-from plugins.builtin.catalog.application import CatalogRepository, check_order, in_process_release, utc_now
+from plugins.builtin.catalog.application import CatalogRepository, in_process_release, utc_now
 from plugins.builtin.catalog.domain import Activation, Release
+from plugins.builtin.catalog.moves import Move, Mover
+from plugins.builtin.catalog.upgrades.domain import OPEN, stays, waits
+from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
 
 DataFate = Literal["retain", "purge", "export"]
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """What an upgrade or rollback did in one tenant; ``error`` says why nothing was done."""
-
-    tenant: str
-    before: str
-    after: str
-    error: str | None = None
-    needs_consent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +68,8 @@ class Operations:
         blobs: BlobStore,
         kv: KvStore,
         marketplace: Callable[[], Marketplace],
+        mover: Mover,
+        upgrades: SqlUpgrades,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
@@ -87,6 +79,8 @@ class Operations:
         self._blobs = blobs
         self._kv = kv
         self._marketplace = marketplace
+        self._mover = mover
+        self._upgrades = upgrades
         self._now = now
         # Two operators' installs at once would undo each other's files when one fails.
         self._one_at_a_time = asyncio.Lock()
@@ -199,22 +193,34 @@ class Operations:
 
     async def upgrade(self, context: Context, plugin: str, version: str | None = None) -> list[Move]:
         """Install another version (the newest if none is named) and move every tenant that runs the
-        plugin and is not pinned. Code moves, grants do not grow; calls under way end in the old version.
+        plugin and follows it. Code moves, grants do not grow; calls under way end in the old version.
 
-        A tenant whose settings do not fit the new version stays where it is and is reported.
+        A tenant whose settings do not fit the new version, or whose upgrade window is closed, stays where
+        it is and is reported. Raises Conflict while an upgrade of the plugin is on trial.
         """
+        await self._check_no_trial(plugin)
         wanted = f"={parse_version(version)}" if version else "*"
         target = next(r for r in await self.install(context, plugin, wanted) if r.manifest.id == plugin)
         await self._control.prepare(target.manifest, target.component)
         moves = []
+        async with self._database.read(ALL_TENANTS) as transaction:
+            windows = await self._upgrades.windows(transaction)
         for tenant, present in await self._running(plugin):
-            if present.pinned or present.version == target.manifest.version:
+            if present.version == target.manifest.version or stays(present, target.manifest):
                 continue
-            moves.append(await self._move(context, tenant, present, target, "upgrade"))
+            closed = waits(windows.get(tenant), self._now())
+            if closed is not None:
+                moves.append(Move(tenant, present.version, present.version, closed))
+                continue
+            moves.append(await self._mover.move(context, tenant, present, target, "upgrade"))
         return moves
 
     async def rollback(self, context: Context, plugin: str) -> list[Move]:
-        """Move every tenant back to the version it ran before. Raises Conflict if none can go back."""
+        """Move every tenant back to the version it ran before, whatever its window says.
+
+        Raises Conflict if none can go back, or while an upgrade of the plugin is on trial.
+        """
+        await self._check_no_trial(plugin)
         running = [(t, a) for t, a in await self._running(plugin) if not a.pinned]
         back = [(t, a) for t, a in running if a.previous is not None]
         if not back:
@@ -225,28 +231,21 @@ class Operations:
         for tenant, present in back:
             target = await self._stored(plugin, domain.go_back(present, tenant))
             await self._control.prepare(target.manifest, target.component)
-            moves.append(await self._move(context, tenant, present, target, "rollback"))
+            moves.append(await self._mover.move(context, tenant, present, target, "rollback"))
         return moves
 
-    async def _move(self, context: Context, tenant: str, seen: Activation, target: Release, reason: str) -> Move:
-        work = replace(system_context(tenant, context.correlation_id), principal=context.principal)
-        plugin, to = seen.plugin, target.manifest.version
-        try:
-            async with self._database.write(tenant, work) as transaction:
-                present = await self._repository.activation(transaction, plugin)
-                if present is None or not present.running or present.version != seen.version:
-                    return Move(tenant, seen.version, seen.version, "it was changed meanwhile")
-                after = domain.move(present, target.manifest)
-                await check_order(self._hooks, self._repository, transaction, target.manifest)
-                settled = settle(target.settings_schema, present.settings, plugin=plugin, tenant=tenant)
-                after = replace(after, settings=settled, changed_at=self._now(), changed_by=context.principal.id)
-                await self._repository.put_activation(transaction, after)
-                data = {"plugin": plugin, "from": present.version, "to": to, "reason": reason}
-                transaction.emit(f"activation:{plugin}", NewEvent("plugin.updated", data))
-        except KeelstoneError as error:
-            return Move(tenant, seen.version, seen.version, str(error))
-        await self._control.refresh(tenant)
-        return Move(tenant, seen.version, to, needs_consent=tuple(sorted(after.denied - present.denied)))
+    async def _check_no_trial(self, plugin: str) -> None:
+        async with self._database.read(ALL_TENANTS) as transaction:
+            found = await self._upgrades.find(transaction, plugin=plugin, states=OPEN)
+        for upgrade in found:
+            if upgrade.for_all:
+                raise Conflict(
+                    f"An upgrade of {plugin} to {upgrade.version} is {upgrade.state}.",
+                    plugin=plugin,
+                    expected="no upgrade on trial",
+                    found=upgrade.id,
+                    fix=f"Run `keelstone upgrade promote {plugin}` or `keelstone upgrade rollback {plugin}` first.",
+                )
 
     # ------------------------------------------------------------------ uninstall
 
@@ -302,7 +301,9 @@ class Operations:
         for _, activation in await self._repository.all_activations(transaction, plugin):
             if not activation.running:
                 continue
-            running[activation.version] = running.get(activation.version, 0) + 1
+            trial = activation.trial
+            for used in {activation.version, trial.version if trial else activation.version}:
+                running[used] = running.get(used, 0) + 1
         dependants = []
         if last:
             stored = [r for r in await self._repository.releases(transaction) if r.state is ReleaseState.INSTALLED]

@@ -9,8 +9,10 @@ from plugins.builtin.catalog import graphql
 from plugins.builtin.catalog.application import TenantPlugins
 from plugins.builtin.catalog.infrastructure import SCHEMA, SqlCatalog
 from plugins.builtin.catalog.ledger import ExecutionLedger
+from plugins.builtin.catalog.moves import Mover
 from plugins.builtin.catalog.operations import Operations
 from plugins.builtin.catalog.rest import activations_router, plugins_router
+from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
 
 
 class CatalogPlugin:
@@ -47,6 +49,7 @@ def start(platform: PluginContext) -> CatalogPlugin:
     services, repository = platform.services, SqlCatalog()
     database, control = services.get(Database), services.get(ActivationControl)
     tenants = TenantPlugins(database, repository, control, platform.hooks)
+    upgrades, mover = SqlUpgrades(), Mover(database, repository, control, platform.hooks)
     operations = Operations(
         database,
         repository,
@@ -55,6 +58,8 @@ def start(platform: PluginContext) -> CatalogPlugin:
         services.get(BlobStore),
         services.get(KvStore),
         lambda: services.get(Marketplace),
+        mover,
+        upgrades,
     )
     ledger = ExecutionLedger(database)
     control.use(tenants)

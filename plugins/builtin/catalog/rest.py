@@ -14,6 +14,7 @@ from plugin_sdk.web import requires
 from plugins.builtin.catalog.application import TenantPlugins
 from plugins.builtin.catalog.domain import Activation
 from plugins.builtin.catalog.operations import Operations, describe
+from plugins.builtin.catalog.upgrades.trial import Trial
 
 Reads = Annotated[Context, requires("plugins:read")]
 Installs = Annotated[Context, requires("plugins:install")]
@@ -46,10 +47,11 @@ class ActivateIn(BaseModel):
 
 
 class PinIn(BaseModel):
-    """Whether to stay on the present version."""
+    """Whether to stay on the present version, and the channel that is followed otherwise."""
 
     model_config = ConfigDict(extra="forbid")
-    pinned: bool
+    pinned: bool | None = None
+    channel: Text | None = None
 
 
 class PluginOut(BaseModel):
@@ -80,6 +82,18 @@ class PluginPage(PluginOut):
     limits: dict[str, int]
 
 
+class TrialOut(BaseModel):
+    """Another version on trial in the tenant. What it asks for beyond what was granted is denied."""
+
+    id: str
+    version: str
+    mode: str
+    calls: float
+    started_at: datetime
+    grants: list[str]
+    denied: list[str]
+
+
 class ActivationOut(BaseModel):
     """One plugin for the tenant."""
 
@@ -91,6 +105,8 @@ class ActivationOut(BaseModel):
     settings: dict[str, Any]
     previous: str | None
     pinned: bool
+    channel: str
+    upgrade: TrialOut | None
     changed_at: datetime | None
     changed_by: str
 
@@ -126,6 +142,11 @@ class RemovalOut(BaseModel):
     kept_keys: int
 
 
+def _trial_members(trial: Trial) -> dict[str, Any]:
+    members = {name: getattr(trial, name) for name in ("id", "version", "mode", "calls", "started_at")}
+    return members | {"grants": sorted(trial.grants), "denied": sorted(trial.denied)}
+
+
 def activation_out(activation: Activation) -> ActivationOut:
     """An activation as REST shows it."""
     return ActivationOut(
@@ -137,6 +158,8 @@ def activation_out(activation: Activation) -> ActivationOut:
         settings=dict(activation.settings),
         previous=activation.previous,
         pinned=activation.pinned,
+        channel=activation.channel,
+        upgrade=None if activation.trial is None else TrialOut(**_trial_members(activation.trial)),
         changed_at=activation.changed_at,
         changed_by=activation.changed_by,
     )
@@ -254,8 +277,9 @@ def activations_router(tenants: TenantPlugins) -> APIRouter:
     async def grant(context: Activates, publisher: str, name: str, body: dict[str, bool]) -> ActivationOut:
         return activation_out(await tenants.grant(context, f"{publisher}/{name}", body))
 
-    @router.put("/{publisher}/{name}/pin", summary="Stay on the present version, or follow again")
+    @router.put("/{publisher}/{name}/pin", summary="Stay on the present version, or follow a channel")
     async def pin(context: Activates, publisher: str, name: str, body: PinIn) -> ActivationOut:
-        return activation_out(await tenants.pin(context, f"{publisher}/{name}", body.pinned))
+        plugin = f"{publisher}/{name}"
+        return activation_out(await tenants.follow(context, plugin, pinned=body.pinned, channel=body.channel))
 
     return router

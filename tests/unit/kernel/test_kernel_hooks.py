@@ -487,7 +487,7 @@ class FakeGuests:
     def add(self, id, call, version="1.0.0", hook="user_creating", **manifest):
         self.found[id, version] = (make_manifest(id, version, hooks={hook: {}}, **manifest), call)
 
-    def bind(self, plugin, version, spec, grants, settings):
+    def bind(self, plugin, version, spec, grants, settings, shadow=None):
         if (plugin, version) not in self.found:
             return None
         manifest, call = self.found[plugin, version]

@@ -1,0 +1,141 @@
+"""Changes of one tenant's activation to another version, each in a transaction of its own, each told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from plugin_sdk import Context, Dispatcher, KeelstoneError, NewEvent, system_context
+from plugin_sdk.configuration import settle
+from plugin_sdk.services import ActivationControl, Database
+from plugins.builtin.catalog import domain
+from plugins.builtin.catalog.application import CatalogRepository, check_order, utc_now
+from plugins.builtin.catalog.domain import Activation, Release
+from plugins.builtin.catalog.upgrades.domain import Upgrade
+
+CHANGED_MEANWHILE = "it was changed meanwhile"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What an upgrade or rollback did in one tenant; ``error`` says why nothing was done."""
+
+    tenant: str
+    before: str
+    after: str
+    error: str | None = None
+    needs_consent: tuple[str, ...] = ()
+
+
+Step = Callable[[Activation], tuple[Activation, list[NewEvent]]]
+
+
+class Mover:
+    """Moves tenants between versions. Calls under way end in the version they began with."""
+
+    def __init__(
+        self,
+        database: Database,
+        repository: CatalogRepository,
+        control: ActivationControl,
+        hooks: Dispatcher,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._control = control
+        self._hooks = hooks
+        self._now = now
+
+    async def move(self, context: Context, tenant: str, seen: Activation, target: Release, reason: str) -> Move:
+        """To another version at once: code moves, grants do not grow."""
+
+        def step(present: Activation) -> tuple[Activation, list[NewEvent]]:
+            settings = settle(target.settings_schema, present.settings, plugin=present.plugin, tenant=tenant)
+            after = replace(domain.move(present, target.manifest), settings=settings)
+            return after, [updated(present, after.version, reason)]
+
+        return await self._change(context, tenant, seen, target, step)
+
+    async def start_trial(
+        self, context: Context, tenant: str, seen: Activation, target: Release, upgrade: Upgrade
+    ) -> Move:
+        """Begin the trial of ``upgrade`` there, or change the share of calls that takes part."""
+
+        def step(present: Activation) -> tuple[Activation, list[NewEvent]]:
+            settings = settle(target.settings_schema, present.settings, plugin=present.plugin, tenant=tenant)
+            trial = upgrade.trial(present, target.manifest, settings, self._now())
+            data = {**told(upgrade), "from": present.version}
+            return domain.start_trial(present, trial, tenant), [NewEvent("plugin.upgrade_started", data)]
+
+        return await self._change(context, tenant, seen, target, step)
+
+    async def promote_trial(
+        self, context: Context, tenant: str, seen: Activation, target: Release, upgrade: Upgrade
+    ) -> Move:
+        """The version on trial becomes the tenant's."""
+
+        def step(present: Activation) -> tuple[Activation, list[NewEvent]]:
+            after = domain.promote_trial(present, tenant)
+            promoted = NewEvent("plugin.upgrade_promoted", {**told(upgrade), "from": present.version})
+            return after, [promoted, updated(present, after.version, "upgrade promoted")]
+
+        return await self._change(context, tenant, seen, target, step)
+
+    async def end_trial(
+        self, context: Context, tenant: str, seen: Activation, upgrade: Upgrade, reason: str, figures: Any = None
+    ) -> Move:
+        """Only the version from before answers again."""
+
+        def step(present: Activation) -> tuple[Activation, list[NewEvent]]:
+            data = {**told(upgrade), "from": present.version, "reason": reason, "figures": figures or {}}
+            return domain.end_trial(present, tenant), [NewEvent("plugin.upgrade_rolled_back", data)]
+
+        return await self._change(context, tenant, seen, None, step)
+
+    async def _change(
+        self, context: Context, tenant: str, seen: Activation, target: Release | None, step: Step
+    ) -> Move:
+        work = replace(system_context(tenant, context.correlation_id), principal=context.principal)
+        plugin = seen.plugin
+        try:
+            async with self._database.write(tenant, work) as transaction:
+                present = await self._repository.activation(transaction, plugin)
+                if present is None or not present.running or _place(present) != _place(seen):
+                    return Move(tenant, seen.version, seen.version, CHANGED_MEANWHILE)
+                if target is not None:
+                    await check_order(self._hooks, self._repository, transaction, target.manifest)
+                after, events = step(present)
+                after = replace(after, changed_at=self._now(), changed_by=context.principal.id)
+                await self._repository.put_activation(transaction, after)
+                transaction.emit(f"activation:{plugin}", *events)
+        except KeelstoneError as error:
+            return Move(tenant, seen.version, seen.version, str(error))
+        await self._control.refresh(tenant)
+        denied = after.denied if after.upgrade is None else after.upgrade.denied
+        return Move(tenant, seen.version, after.version, needs_consent=tuple(sorted(denied - present.denied)))
+
+
+def _place(activation: Activation) -> tuple[str, str | None]:
+    return activation.version, activation.upgrade.id if activation.upgrade is not None else None
+
+
+def updated(present: Activation, version: str, reason: str) -> NewEvent:
+    """The event that tells of a tenant's new version."""
+    return NewEvent(
+        "plugin.updated", {"plugin": present.plugin, "from": present.version, "to": version, "reason": reason}
+    )
+
+
+def told(upgrade: Upgrade) -> dict[str, Any]:
+    """An upgrade as its events tell it."""
+    return {
+        "plugin": upgrade.plugin,
+        "upgrade": upgrade.id,
+        "to": upgrade.version,
+        "mode": upgrade.mode,
+        "tenants": upgrade.tenants,
+        "calls": upgrade.calls,
+    }

@@ -1,0 +1,1 @@
+"""Upgrades on trial: shadow, canary, windows, channels, preflight."""
