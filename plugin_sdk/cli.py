@@ -82,12 +82,19 @@ def build(
 
 
 @command
-def check(folder: FolderArgument = Path(), json: JsonOption = False) -> None:
+def check(
+    folder: FolderArgument = Path(),
+    host: Annotated[
+        str | None,
+        typer.Option(help="sandbox, or memory: a Python guest's source without a build. Default: what its tests want."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """Run the built plugin in the real sandbox: the contract of its hooks, then its own tests."""
     from plugin_sdk.testing.runner import run_tests
 
     with progress("Testing", json=json):
-        report = run_tests(folder)
+        report = run_tests(folder, host)  # type: ignore[arg-type]
     own = report.own
 
     def text() -> None:

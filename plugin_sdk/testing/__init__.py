@@ -11,14 +11,20 @@ and in a test::
         assert answer.payload["name"] == "Ann"
 """
 
+from plugin_sdk.testing.chaos import Chaos
 from plugin_sdk.testing.contract import Check, contract_checks
+from plugin_sdk.testing.control import ControlledClock, ControlledRandom
 from plugin_sdk.testing.fakes import FakeKv, FakeTransaction
 from plugin_sdk.testing.guest import Filtered, Guest, GuestRefused, Observed
 from plugin_sdk.testing.samples import sample_event, sample_payload
-from plugin_sdk.testing.web import FakeWeb, WebRequest
+from plugin_sdk.testing.tape import WebRequest
+from plugin_sdk.testing.web import FakeWeb
 
 __all__ = [
+    "Chaos",
     "Check",
+    "ControlledClock",
+    "ControlledRandom",
     "FakeKv",
     "FakeTransaction",
     "FakeWeb",

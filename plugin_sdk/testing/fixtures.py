@@ -1,22 +1,37 @@
 """pytest: the fixture ``guest``, and coroutine tests without a further plugin.
 
-Import both names in ``tests/conftest.py``.
+Import ``guest``, ``guest_runner`` and ``pytest_pyfunc_call`` in ``tests/conftest.py``; and
+``pytest_generate_tests``, if every test shall run on each host that the language allows. Which hosts
+those are can be narrowed by ``keelstone plugin test --host``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kernel.errors import NotFound
-from kernel.manifest import MANIFEST_FILE
-from plugin_sdk.testing.guest import Guest
+from kernel.manifest import MANIFEST_FILE, load_manifest
+from plugin_sdk.testing.guest import HOSTS, Guest, GuestHost, hosts_of
 
-__all__ = ["guest", "guest_runner", "pytest_pyfunc_call"]
+__all__ = ["guest", "guest_runner", "pytest_generate_tests", "pytest_pyfunc_call"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that wants ``guest`` on every host there is for it."""
+    if "guest" in metafunc.fixturenames:
+        metafunc.parametrize("guest", _hosts(metafunc.definition.path), indirect=True)
+
+
+def _hosts(test: Path) -> list[str]:
+    possible = hosts_of(load_manifest(plugin_folder(test)))
+    wanted = [name for name in os.environ.get(HOSTS, "").split(",") if name]
+    return [host for host in possible if not wanted or host in wanted] or list(possible)
 
 
 @pytest.fixture
@@ -29,9 +44,11 @@ def guest_runner() -> Iterator[asyncio.Runner]:
 @pytest.fixture
 def guest(request: pytest.FixtureRequest, guest_runner: asyncio.Runner) -> Iterator[Guest]:
     """The plugin whose folder holds the test, in the sandbox, with nothing stored yet."""
-    made = Guest(plugin_folder(request.path))
+    host: GuestHost = getattr(request, "param", None) or _hosts(request.path)[0]  # type: ignore[assignment]
+    made = Guest(plugin_folder(request.path), host=host)
     yield made
     guest_runner.run(made.close())
+    made.check_recorded()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,4 +1,9 @@
-"""One guest in the real sandbox, with a host that lives in memory and tells what was done to it."""
+"""One guest, with a host that lives in memory and tells what was done to it.
+
+The guest itself runs on one of two hosts: ``sandbox``, its component in the real sandbox; or, in Python,
+``memory``, its source in this process. Everything around it is the same: the gate of host calls, the
+limits, what is saved and what is not.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -17,16 +22,30 @@ from kernel.discovery import GUEST_RUNTIME, load_entry_point
 from kernel.errors import NotFound, ValidationFailed
 from kernel.events import NewEvent
 from kernel.hookspecs import hook_spec
-from kernel.manifest import load_manifest
+from kernel.manifest import PluginManifest, load_manifest
 from kernel.payloads import DecideReply, FilterReply
-from kernel.ports import GuestCall, GuestResult, GuestRuntime, LogLine
+from kernel.ports import GuestCall, GuestResult, GuestRuntime, HostExchange, LogLine
 from kernel.settings import Settings
 from plugin_sdk.configuration import settle
 from plugin_sdk.dev.summary import summary_of
+from plugin_sdk.testing.chaos import Chaos
+from plugin_sdk.testing.control import ControlledClock, ControlledRandom
 from plugin_sdk.testing.fakes import FakeKv
+from plugin_sdk.testing.memory import MemoryGuest
 from plugin_sdk.testing.samples import sample_event
 from plugin_sdk.testing.web import FakeWeb
 from plugin_sdk.toolchain.builder import BUILD, built_component
+
+GuestHost = Literal["sandbox", "memory"]
+"""Where a guest runs in tests."""
+HOSTS = "KEELSTONE_TEST_HOSTS"
+"""Environment variable: the hosts to test on, with commas; all that are possible if it is not set."""
+
+
+def hosts_of(manifest: PluginManifest) -> tuple[GuestHost, ...]:
+    """The hosts that a guest's tests can run on."""
+    in_python = manifest.build is not None and manifest.build.language == "python"
+    return ("sandbox", "memory") if in_python else ("sandbox",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +77,7 @@ class Guest:
     manifest asks for, unless told otherwise. Both can be replaced for one call. Effects are saved
     into ``kv`` and ``events`` when a call succeeds, as on the platform. A call may take ``patience``
     times the time that the manifest allows: tests judge what a guest does, on machines that are busy.
+    ``clock`` and ``random`` are the guest's time and chance; :meth:`chaos` lets things go wrong.
     """
 
     def __init__(
@@ -69,8 +89,13 @@ class Guest:
         grants: Iterable[str] | None = None,
         tenant: str = "acme",
         patience: int = 10,
+        host: GuestHost = "sandbox",
     ) -> None:
         self.folder = folder
+        self.host = host
+        self.clock = ControlledClock()
+        self.random = ControlledRandom()
+        self._chaos: list[Chaos] = []
         self.manifest = load_manifest(folder)
         self.tenant = tenant
         self.settings = dict(settings or {})
@@ -85,6 +110,7 @@ class Guest:
         self._digest = ""
         self._runtime: GuestRuntime | None = None
         self._web: FakeWeb | None = None
+        self._unrecorded: list[str] = []
 
     async def __aenter__(self) -> Guest:
         return self
@@ -100,6 +126,19 @@ class Guest:
         if self._web is None:
             self._web = FakeWeb()
         return self._web
+
+    def chaos(self, rule: str, *, times: int | None = None) -> Chaos:
+        """From now on (``times`` times) let something go wrong: see :mod:`plugin_sdk.testing.chaos`.
+
+        What comes back counts in ``struck``. Raises ChaosMisspelt.
+        """
+        made = Chaos(rule, times)
+        self._chaos.append(made)
+        return made
+
+    def calm(self) -> None:
+        """End all chaos."""
+        self._chaos.clear()
 
     @property
     def stored(self) -> dict[str, str]:
@@ -184,7 +223,7 @@ class Guest:
             hook=hook,
             payload=payload,
             context=Context(tenant=self.tenant, correlation_id=new_id()),
-            grants=self.grants if grants is None else frozenset(grants),
+            grants=(self.grants if grants is None else frozenset(grants)) - self._denied(),
             settings=self._settled(self.settings if settings is None else settings),
         )
         result = await runtime.call(call)
@@ -214,20 +253,29 @@ class Guest:
             await self._runtime.close()
         if self._web is not None:
             self._web.close()
+            self._unrecorded = self._web.unrecorded
         self._runtime = self._web = None
+
+    def check_recorded(self) -> None:
+        """Raise AssertionError if the guest sent a request that its recording does not have."""
+        if self._unrecorded:
+            raise AssertionError(
+                f"the recording has no answer to {', '.join(self._unrecorded)}; delete the file to record anew"
+            )
 
     async def start(self) -> GuestRuntime:
         """Open the sandbox and compile the component; calls do it themselves. Raises NotFound, SandboxError."""
         if self._runtime is not None:
             return self._runtime
-        if not self._component.is_file():
+        native = MemoryGuest(self.folder, self.manifest, self.clock, self.random) if self.host == "memory" else None
+        if native is None and not self._component.is_file():
             raise NotFound(
                 f"{self.manifest.id} has no component yet.",
                 plugin=self.manifest.id,
                 file=str(self.folder),
                 fix="Run `keelstone plugin build` first.",
             )
-        component = self._component.read_bytes()
+        component = b"" if native else self._component.read_bytes()
         self._digest = hashlib.sha256(component).hexdigest()
         allowed = (self.web.host,) if self.manifest.capabilities.http else ()
         # Compiled artifacts stay in the plugin's build folder: CPython takes ten seconds to compile.
@@ -238,12 +286,35 @@ class Guest:
             sandbox_slots=16,
             sandbox_threads=2,
             sandbox_max_time_ms=self._called.limits.time_ms,
+            # What stands before the host may wait, which the event loop must not.
+            sandbox_in_place=False,
         )
         open_runtime = load_entry_point(GUEST_RUNTIME, "wasmtime")
-        runtime: GuestRuntime = open_runtime(settings, kv=self.kv, log=self._log)
+        runtime: GuestRuntime = open_runtime(
+            settings,
+            kv=self.kv,
+            log=self._log,
+            interposer=self._interposed,
+            instead_of_network=self.web.host if allowed else None,
+            native=native,
+        )
         await runtime.prepare(self._digest, component, self.manifest)
         self._runtime = runtime
         return runtime
+
+    def _denied(self) -> frozenset[str]:
+        return frozenset(chaos.denied for chaos in self._chaos if chaos.denied is not None)
+
+    def _interposed(self, call: GuestCall, function: str, arguments: tuple[Any, ...]) -> HostExchange | None:
+        """What the test answers in the host's place."""
+        for chaos in self._chaos:
+            struck = chaos.meet(function)
+            if struck is not None:
+                return struck
+        answer = self.clock.answer(function)
+        if answer is None:
+            answer = self.random.answer(function, arguments)
+        return None if answer is None else HostExchange(function, arguments, answer)
 
     def _log(self, call: GuestCall, line: LogLine) -> None:
         self.logs.append(line)

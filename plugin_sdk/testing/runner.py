@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from kernel.errors import KeelstoneError
+from kernel.errors import KeelstoneError, ValidationFailed
 from kernel.manifest import PluginManifest, load_manifest
 from plugin_sdk.testing.contract import Check, contract_checks
-from plugin_sdk.testing.guest import Guest
+from plugin_sdk.testing.guest import HOSTS, Guest, GuestHost, hosts_of
 from plugin_sdk.toolchain import python
 
 TESTS = "tests"
@@ -72,21 +72,31 @@ class Report:
         }
 
 
-def run_tests(folder: Path) -> Report:
-    """Test the built plugin in ``folder``. Raises NotFound if it is not built, TestsUnavailable."""
+def run_tests(folder: Path, host: GuestHost | None = None) -> Report:
+    """Test the built plugin in ``folder``; on one ``host``, or on each that its tests ask for.
+
+    Raises NotFound if it is not built (the host ``memory`` needs no build), TestsUnavailable.
+    """
     folder = folder.resolve()
     manifest = load_manifest(folder)
-    checks = asyncio.run(_contract(folder))
-    return Report(manifest.id, tuple(checks), _own_tests(folder, manifest))
+    if host is not None and host not in hosts_of(manifest):
+        raise ValidationFailed(
+            f"{manifest.id} does not run on the host {host}.",
+            plugin=manifest.id,
+            expected=" or ".join(hosts_of(manifest)),
+            found=host,
+        )
+    checks = asyncio.run(_contract(folder, host or "sandbox"))
+    return Report(manifest.id, tuple(checks), _own_tests(folder, manifest, host))
 
 
-async def _contract(folder: Path) -> list[Check]:
-    async with Guest(folder) as guest:
+async def _contract(folder: Path, host: GuestHost) -> list[Check]:
+    async with Guest(folder, host=host) as guest:
         await guest.start()
         return await contract_checks(guest)
 
 
-def _own_tests(folder: Path, manifest: PluginManifest) -> OwnTests | None:
+def _own_tests(folder: Path, manifest: PluginManifest, host: GuestHost | None) -> OwnTests | None:
     if not any((folder / TESTS).rglob("test_*.py")):
         return None
     if importlib.util.find_spec("pytest") is None:
@@ -107,7 +117,11 @@ def _own_tests(folder: Path, manifest: PluginManifest) -> OwnTests | None:
                 *("--import-mode=importlib", "-p", "no:cacheprovider", "-q", f"--junitxml={results}"),
             ],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": _python_path(folder, manifest)},
+            env={
+                **os.environ,
+                "PYTHONPATH": _python_path(folder, manifest),
+                **({HOSTS: host} if host is not None else {}),
+            },
             capture_output=True,
             text=True,
             errors="replace",

@@ -1,46 +1,32 @@
 """The other side of a guest's HTTP: a server on loopback that answers as told and remembers.
 
 It is real, so that everything between the guest and it is real too: the manifest's allow-list, the
-limits, the sandbox's own client.
+limits, the sandbox's own client. Whatever host the guest names, if its manifest allows it, the request
+arrives here; ``headers["host"]`` says which it was.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class WebRequest:
-    """A request that arrived. ``headers`` have lower-case names."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: str
-
-    def json(self) -> Any:
-        """The body as a Python value."""
-        return json.loads(self.body)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    body: str
-    headers: Mapping[str, str]
+from plugin_sdk.testing.tape import Answer, Tape, WebRequest
 
 
 class FakeWeb:
-    """A loopback server on a free port. Without instructions it answers 200 and an empty body."""
+    """A loopback server on a free port. Without instructions it answers 200 and an empty body.
+
+    With :meth:`record` it answers what a real server once did.
+    """
 
     def __init__(self) -> None:
         self.requests: list[WebRequest] = []
-        self._answers: list[_Answer] = []
+        self._answers: list[Answer] = []
+        self.unrecorded: list[str] = []
+        self._tape: Tape | None = None
         self._lock = threading.Lock()
         web = self
 
@@ -73,7 +59,15 @@ class FakeWeb:
     def answer(self, status: int, body: str = "", headers: Mapping[str, str] | None = None, *, times: int = 1) -> None:
         """Answer the next ``times`` requests so; then it is 200 again."""
         with self._lock:
-            self._answers += [_Answer(status, body, headers or {})] * times
+            self._answers += [Answer(status, body, headers or {})] * times
+
+    def record(self, file: Path, *, upstream: str | None = None) -> None:
+        """Answer from ``file``; if it is not there, ask the real server and write down what it answers.
+
+        The real server is the host that the guest named, over HTTPS, or ``upstream`` (an address such
+        as ``http://127.0.0.1:9000``). Request headers are not kept: no token gets into the file.
+        """
+        self._tape = Tape(file, upstream)
 
     def close(self) -> None:
         """Stop serving."""
@@ -81,10 +75,19 @@ class FakeWeb:
         self._server.server_close()
         self._thread.join()
 
+    def _recorded(self, request: WebRequest) -> Answer:
+        if self._tape is None:
+            return Answer(200, "", {})
+        found = self._tape.answer(request)
+        if found is None:
+            self.unrecorded.append(f"{request.method} {request.headers.get('host', '')}{request.path}")
+            return Answer(502, "there is no recorded answer to this request", {})
+        return found
+
     def _reply(self, handler: BaseHTTPRequestHandler, request: WebRequest) -> None:
         with self._lock:
             self.requests.append(request)
-            answer = self._answers.pop(0) if self._answers else _Answer(200, "", {})
+            answer = self._answers.pop(0) if self._answers else self._recorded(request)
         content = answer.body.encode()
         handler.send_response(answer.status)
         for name, value in answer.headers.items():
