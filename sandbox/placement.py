@@ -3,7 +3,8 @@
 A hop to a thread and back costs several times what a short guest takes. A guest that has kept its
 99th percentile under a millisecond is therefore called where the dispatch already is, under a deadline
 of its own that is much shorter than the call's: a guest that overruns it is moved to the threads with
-all its hooks, for a rest that doubles each time. What has to wait for the outside is moved by the hook.
+all its hooks, for a rest that doubles each time and is forgiven slowly (on a busy machine a call can be
+late without having done anything). What has to wait for the outside is moved by the hook.
 Nothing that leaves the platform can happen in place, so the same call is repeated in a thread unseen.
 """
 
@@ -20,7 +21,7 @@ IN_PLACE_SECONDS = 0.005
 SHORT_US = 1_000
 LEAST_CALLS = 20
 WINDOW = 400
-FIRST_REST, LONGEST_REST = 10.0, 600.0
+FIRST_REST, LONGEST_REST = 0.1, 600.0
 ROOM_KB = 1_024
 """Stack that the host's own functions need beside the guest's, in KiB."""
 
@@ -53,6 +54,7 @@ class Placement:
         if self._calls >= WINDOW:
             self._calls //= 2
             self._slow //= 2
+            self._rest = max(self._rest / 2, FIRST_REST)
 
     def overran(self) -> None:
         """A call in place did not end in time: the guest runs in threads for a while."""

@@ -53,9 +53,7 @@ class Bare:
         self.manifest = manifest(name, **changes)
         self.limits = effective_limits(self.manifest.limits, settings)
         self.services = HostServices()
-        self.call = GuestCall(
-            self.manifest.id, "1.0.0", "", self.manifest, "user_creating", PAYLOAD, Context("acme")
-        )
+        self.call = GuestCall(self.manifest.id, "1.0.0", "", self.manifest, "user_creating", PAYLOAD, Context("acme"))
 
     def host(self) -> HostCalls:
         """The gate of one call."""
