@@ -19,6 +19,8 @@ _CORE_MEMORIES = 5
 _MOST = 10_000
 """Sections of one level and items of one section: a CPython guest has some hundreds."""
 
+_LONGEST_NAME = 1_000
+
 
 class _Reader:
     """A cursor over bytes; every read is checked against the end."""
@@ -136,13 +138,20 @@ def _imports(body: _Reader) -> list[str]:
     names = []
     for _ in range(body.count()):
         form = body.byte()
-        names.append(body.text())
+        names.append(_checked_name(body.text()))
         if form == 2:
             body.text()
         elif form not in (0, 1):
             raise ValueError(f"an import name of an unknown form {form}")
         _skip_type(body)
     return names
+
+
+def _checked_name(name: str) -> str:
+    # Names are quoted in errors and logs: nobody needs one that fills a page.
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"an import's name has {len(name)} characters")
+    return name
 
 
 def _skip_type(body: _Reader) -> None:

@@ -69,7 +69,7 @@ def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> Sandbox
             found="more",
             fix="Pass less to host calls.",
         )
-    if "invalid utf-8" in text.lower():
+    if "invalid utf-8" in text.lower() or "unpaired surrogate" in text:
         return GuestOutputInvalid(
             "The plugin handed over text that is not UTF-8.", expected="UTF-8", found=cause, fix="Encode the text."
         )

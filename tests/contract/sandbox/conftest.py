@@ -108,7 +108,7 @@ class Sandbox:
 
     async def run(
         self,
-        guest: str,
+        guest: str | bytes,
         payload: str = "{}",
         *,
         tenant: str = "acme",
@@ -117,7 +117,7 @@ class Sandbox:
         seconds: float | None = None,
         manifest: PluginManifest = manifest(),
     ) -> GuestResult:
-        data = component(guest)
+        data = component(guest) if isinstance(guest, str) else guest
         digest = hashlib.sha256(data).hexdigest()
         await self.runtime.prepare(digest, data, manifest)
         context = Context(tenant=tenant)
