@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import development, operator, server, tenant
+from api.cli import development, operator, secrets, server, tenant
 from api.cli.connection import open_connection
 from kernel.discovery import COMMANDS, entry_points
 from kernel.settings import Settings
@@ -43,6 +43,7 @@ def build() -> typer.Typer:
             err.print(f"The commands of {point.name} are not available: {error}", style="yellow")
     operator.register(tree)
     tenant.register(tree)
+    secrets.register(tree)
     development.register(tree)
     return root
 

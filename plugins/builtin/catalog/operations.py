@@ -39,6 +39,7 @@ from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.application import CatalogRepository, in_process_release, utc_now
 from plugins.builtin.catalog.domain import Activation, Release
 from plugins.builtin.catalog.moves import Move, Mover
+from plugins.builtin.catalog.secrets.application import forget_secrets
 from plugins.builtin.catalog.upgrades.domain import OPEN, stays, waits
 from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
 
@@ -284,6 +285,7 @@ class Operations:
                     await self._repository.delete_release(transaction, plugin, known.manifest.version)
                 await self._repository.delete_activations(transaction, plugin, None)
                 await self._kv.purge(transaction, plugin)
+                await forget_secrets(transaction, plugin)
         for release in leaving:
             await self._forget(release)
         versions = tuple(r.manifest.version for r in leaving)

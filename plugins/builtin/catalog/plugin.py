@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plugin_sdk import GraphQL, PluginContext, Routes, hookimpl
 from plugin_sdk.data import Schema
-from plugin_sdk.services import ActivationControl, BlobStore, Database, KvStore, Marketplace
+from plugin_sdk.services import ActivationControl, BlobStore, Database, KeyProvider, KvStore, Marketplace, SecretSource
 from plugins.builtin.catalog import graphql
 from plugins.builtin.catalog.application import TenantPlugins
 from plugins.builtin.catalog.infrastructure import SCHEMA, SqlCatalog
@@ -12,14 +12,20 @@ from plugins.builtin.catalog.ledger import ExecutionLedger
 from plugins.builtin.catalog.moves import Mover
 from plugins.builtin.catalog.operations import Operations
 from plugins.builtin.catalog.rest import activations_router, plugins_router
+from plugins.builtin.catalog.secrets.application import PluginSecrets
+from plugins.builtin.catalog.secrets.graphql import secret_types
+from plugins.builtin.catalog.secrets.rest import secrets_router
 from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
 
 
 class CatalogPlugin:
     """Hook implementations."""
 
-    def __init__(self, tenants: TenantPlugins, operations: Operations, ledger: ExecutionLedger) -> None:
+    def __init__(
+        self, tenants: TenantPlugins, operations: Operations, ledger: ExecutionLedger, secrets: PluginSecrets
+    ) -> None:
         self._tenants = tenants
+        self._secrets = secrets
         self._operations = operations
         self._ledger = ledger
 
@@ -29,11 +35,15 @@ class CatalogPlugin:
 
     @hookimpl
     def contribute_routes(self) -> list[Routes]:
-        return [Routes(plugins_router(self._tenants, self._operations)), Routes(activations_router(self._tenants))]
+        return [
+            Routes(plugins_router(self._tenants, self._operations)),
+            Routes(activations_router(self._tenants)),
+            Routes(secrets_router(self._secrets)),
+        ]
 
     @hookimpl
-    def contribute_graphql(self) -> GraphQL:
-        return graphql.types(self._tenants)
+    def contribute_graphql(self) -> list[GraphQL]:
+        return [graphql.types(self._tenants), secret_types(self._secrets)]
 
     @hookimpl
     def starting(self) -> None:
@@ -62,6 +72,8 @@ def start(platform: PluginContext) -> CatalogPlugin:
         upgrades,
     )
     ledger = ExecutionLedger(database)
+    secrets = PluginSecrets(database, services.get(KeyProvider), tenants)
+    services.publish(SecretSource, secrets)
     control.use(tenants)
     control.watch_calls(ledger.note)
-    return CatalogPlugin(tenants, operations, ledger)
+    return CatalogPlugin(tenants, operations, ledger, secrets)
