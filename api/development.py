@@ -30,6 +30,7 @@ from marketplace.package import read_package
 from marketplace.validator import Validator
 from plugin_sdk.dev.summary import summary_of
 from plugin_sdk.dev.versions import development_version
+from plugin_sdk.recordings import record
 from plugin_sdk.services import Marketplace, MarketplaceEntry, VerifiedPackage
 from plugin_sdk.web import requires
 
@@ -130,6 +131,9 @@ class SeenCall:
             "output": None if isinstance(self.came_to, KeelstoneError) else self.came_to.output[:_MOST_TEXT],
             "problem": self.came_to.problem() if isinstance(self.came_to, KeelstoneError) else None,
             "logs": [{"level": line.level, "message": line.message} for line in self.lines],
+            "recording": record(self.call, self.came_to, tenant=self.call.context.tenant).model_dump(mode="json")
+            if failed
+            else None,
             "events": [] if isinstance(self.came_to, KeelstoneError) else _events(self.came_to),
         }
 

@@ -18,11 +18,13 @@ import typer
 
 from kernel.errors import BackendUnavailable, ValidationFailed
 from kernel.settings import Settings
-from plugin_sdk.terminal import CommandTree, JsonOption, command, err, out, show
+from plugin_sdk.terminal import EXIT_FAILED, CommandTree, JsonOption, command, err, out, progress, show
 
 if TYPE_CHECKING:
     from api.cli.connection import Connection
     from plugin_sdk.dev.loop import DevLoop
+    from plugin_sdk.recordings import Recording
+    from plugin_sdk.replay import Source
 
 HOME = ".keelstone-dev"
 """Data folder of a plugin's own platform, inside the plugin's folder."""
@@ -119,6 +121,49 @@ def register(tree: CommandTree) -> None:
                 out.print(f"  {line['level']}: {line['message']}", markup=False)
 
         show(answer, json, text)
+
+    @group.command("replay")
+    @command
+    def replay(
+        file: Annotated[Path, typer.Argument(help="A recording, as `keelstone recordings get` writes it.")],
+        folder: Annotated[Path, typer.Option("--folder", help="The plugin's folder.", file_okay=False)] = Path(),
+        anyway: Annotated[
+            bool, typer.Option("--anyway", help="Replay what is built now, though it is another build.")
+        ] = False,
+        json: JsonOption = False,
+    ) -> None:
+        """Run a recorded call again in the sandbox, with the recorded answers; say what differs."""
+        import asyncio
+
+        from plugin_sdk.recordings import read_recording
+        from plugin_sdk.replay import no_source, source_in
+        from plugin_sdk.replay import replay as run_again
+
+        recording = read_recording(file)
+        with progress("Replaying", json=json):
+            source = source_in(folder, recording, anyway=anyway) or asyncio.run(_published(recording))
+            if source is None:
+                raise no_source(recording, folder)
+            done = asyncio.run(run_again(recording, source))
+
+        def text() -> None:
+            out.print(f"{recording.plugin} {recording.version}, {recording.hook}: {done.outcome.code}", markup=False)
+            out.print(f"  component   {done.origin}", markup=False)
+            out.print(f"  host calls  {done.exchanges} answered as recorded")
+            for line in done.logs:
+                out.print(f"  {line.level}: {line.message}", markup=False)
+            for place in done.places:
+                out.print(f"  {place['file']}:{place['line']}  {place.get('text', '').strip()}", markup=False)
+            if done.same:
+                out.print("The same, byte for byte.", style="green")
+            for difference in done.differences:
+                out.print(f"Differs in {difference.what}:", style="red", markup=False)
+                out.print(f"  recorded  {difference.recorded}", markup=False)
+                out.print(f"  replayed  {difference.replayed}", markup=False)
+
+        show(done.describe(), json, text)
+        if not done.same:
+            raise typer.Exit(EXIT_FAILED)
 
 
 def _home(folder: Path, home: Path | None) -> Path:
@@ -256,6 +301,26 @@ def _payload(hook: str, folder: Path, file: Path | None) -> dict[str, Any]:
         rest = {name: value for name, value in given.items() if name not in ("type", "data")}
         return sample_event(str(given["type"]), given.get("data"), **rest)
     return given
+
+
+async def _published(recording: Recording) -> Source | None:
+    """The recorded release, from the marketplace that this data folder uses; None if it has no such component."""
+    import hashlib
+
+    from kernel.errors import KeelstoneError
+    from marketplace.connect import open_client
+    from plugin_sdk.replay import Source
+
+    client = open_client(Settings())
+    try:
+        package = await client.fetch(recording.plugin, recording.version)
+    except KeelstoneError:
+        return None
+    finally:
+        await client.close()
+    if hashlib.sha256(package.component).hexdigest() != recording.digest:
+        return None
+    return Source(package.manifest, package.component, None, f"{recording.plugin} {recording.version}, verified")
 
 
 def _call_alone(folder: Path, hook: str, payload: dict[str, Any], tenant: str) -> dict[str, Any]:

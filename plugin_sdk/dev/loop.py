@@ -19,8 +19,10 @@ from kernel.manifest import PluginManifest, load_manifest
 from plugin_sdk.dev.happenings import Happening, Say, failure, places_of
 from plugin_sdk.dev.versions import development_number
 from plugin_sdk.dev.watch import FolderWatch
+from plugin_sdk.recordings import Recording, write_recording
 from plugin_sdk.terminal import PlatformConnection, RemoteError
 from plugin_sdk.toolchain import Toolchains, build_plugin
+from plugin_sdk.toolchain.builder import BUILD
 
 Pack = Callable[[Path, bytes], bytes]
 """The archive of a plugin's folder with its component (the marketplace's own)."""
@@ -203,9 +205,17 @@ class DevLoop:
         problem = call.get("problem")
         if not problem:
             return call
+        file = self._keep(call)
         logged = "\n".join(str(line["message"]) for line in call["logs"])
         places = places_of({**problem, "logged": logged}, self.folder, self._component)
-        return {**call, "places": [place.describe() for place in places]}
+        return {**call, "places": [place.describe() for place in places], "recording": file}
+
+    def _keep(self, call: dict[str, Any]) -> str:
+        """Write a failed call down for ``keelstone plugin replay``; the file's name."""
+        file = self.folder / BUILD / "recordings" / f"{call['hook']}-{call['correlation_id']}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_recording(file, Recording.model_validate(call["recording"]))
+        return str(file.relative_to(self.folder))
 
     # ------------------------------------------------------------------ trying it
 

@@ -115,6 +115,7 @@ class LoopView:
             parts += [Text(f"  {line['level']:<5} {line['message']}", _COLOURS[line["level"]]) for line in last["logs"]]
             if last["problem"]:
                 parts.append(problem_panel(last["problem"], last.get("places", [])))
+                parts.append(Text(f"  keelstone plugin replay {last['recording']}", style="dim"))
         if self._sent is not None:
             answer = self._sent.get("payload") or self._sent.get("answer") or self._sent.get("reason") or ""
             parts.append(Text(f"{self._sent['hook']}: {self._sent['result']} {answer}", style="dim"))

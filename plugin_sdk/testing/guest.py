@@ -19,8 +19,9 @@ from pydantic import ValidationError
 
 from kernel.context import Context, new_id
 from kernel.discovery import GUEST_RUNTIME, load_entry_point
-from kernel.errors import NotFound, ValidationFailed
+from kernel.errors import KeelstoneError, NotFound, ValidationFailed
 from kernel.events import NewEvent
+from kernel.guests import GuestObserver
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest, load_manifest
 from kernel.payloads import DecideReply, FilterReply
@@ -96,6 +97,7 @@ class Guest:
         self.clock = ControlledClock()
         self.random = ControlledRandom()
         self._chaos: list[Chaos] = []
+        self._observers: list[GuestObserver] = []
         self.manifest = load_manifest(folder)
         self.tenant = tenant
         self.settings = dict(settings or {})
@@ -226,10 +228,23 @@ class Guest:
             grants=(self.grants if grants is None else frozenset(grants)) - self._denied(),
             settings=self._settled(self.settings if settings is None else settings),
         )
-        result = await runtime.call(call)
+        try:
+            result = await runtime.call(call)
+        except KeelstoneError as error:
+            self._tell(call, error)
+            raise
+        self._tell(call, result)
         self.kv.save(self.tenant, self.manifest.id, result.effects)
         self.events += result.effects.events
         return result
+
+    def watch(self, observer: GuestObserver) -> None:
+        """Call ``observer`` with every call and what it came to: a result or an error, with its recording."""
+        self._observers.append(observer)
+
+    def _tell(self, call: GuestCall, came_to: GuestResult | KeelstoneError) -> None:
+        for observer in self._observers:
+            observer(call, came_to)
 
     async def told(self, hook: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Call any hook and say what came of it, JSON-ready: result, payload or answer, logs, events, usage."""
