@@ -5,109 +5,67 @@ Unknown keys are refused everywhere, so a misspelt limit is an error and never a
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from kernel.capabilities import (
+    AiCapability,
+    Capabilities,
+    Capability,
+    EventsCapability,
+    EventTypeName,
+    HttpCapability,
+    NotifyCapability,
+    PermissionName,
+    PluginId,
+    RangeText,
+    SecretsCapability,
+    SecretUse,
+    ServicesCapability,
+    Strict,
+    VersionText,
+    check_event_type,
+    check_plugin_id,
 )
+from kernel.errors import ManifestError
+from kernel.versions import Version, parse_version
 
-from kernel.errors import KeelstoneError, ManifestError
-from kernel.versions import Version, parse_range, parse_version
+__all__ = [
+    "MANIFEST_FILE",
+    "AiCapability",
+    "Build",
+    "Capabilities",
+    "Capability",
+    "EventDeclaration",
+    "Events",
+    "EventsCapability",
+    "HookUse",
+    "HttpCapability",
+    "Limits",
+    "NotifyCapability",
+    "PermissionDeclaration",
+    "PluginKind",
+    "PluginManifest",
+    "Recycle",
+    "Requires",
+    "SecretUse",
+    "SecretsCapability",
+    "ServicesCapability",
+    "check_plugin_id",
+    "load_manifest",
+    "manifest_from_dict",
+    "manifest_schema",
+    "parse_manifest",
+]
 
 MANIFEST_FILE = "plugin.toml"
-PLUGIN_ID = re.compile(r"^[a-z][a-z0-9-]{0,38}[a-z0-9]/[a-z][a-z0-9-]{0,62}[a-z0-9]$")
-EVENT_TYPE = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
-SECRET_NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
-HEADER_NAME = re.compile(r"^[a-z0-9!#$%&'*+.^_`|~-]{1,100}$")
-METHOD_NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
-CHANNEL_NAME = re.compile(r"^[a-z][a-z0-9-]{0,62}$")
-MODEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")
-HOST_NAME = re.compile(r"^(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]*[a-z0-9])?(:\d{1,5})?$")
-
 PluginKind = Literal["builtin", "extension", "guest"]
 
 
-def _as_value_error(check: Any) -> AfterValidator:
-    def run(value: str) -> str:
-        try:
-            check(value)
-        except KeelstoneError as error:
-            raise ValueError(str(error)) from error
-        return value
-
-    return AfterValidator(run)
-
-
-VersionText = Annotated[str, _as_value_error(parse_version)]
-RangeText = Annotated[str, _as_value_error(parse_range)]
-
-
-def check_plugin_id(value: str) -> str:
-    """``value`` if it is ``publisher/name`` in lower-case ASCII; raises ValueError otherwise."""
-    if not PLUGIN_ID.fullmatch(value) or "--" in value:
-        raise ValueError(
-            f"{value!r} is not a plugin id: use publisher/name in lower-case letters, digits and "
-            "single hyphens, e.g. acme/email-guard"
-        )
-    return value
-
-
-def _check_event_type(value: str) -> str:
-    if not EVENT_TYPE.fullmatch(value):
-        raise ValueError(f"{value!r} is not an event type: use lower-case dotted words, e.g. lead.scored")
-    return value
-
-
-def _check_permission(value: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9-]*:[a-z][a-z0-9-]*", value):
-        raise ValueError(f"{value!r} is not a permission: use area:action, e.g. users:read")
-    return value
-
-
-def _check_host(value: str) -> str:
-    if value.startswith("setting:"):
-        if not re.fullmatch(r"setting:[a-z][a-z0-9_]*", value):
-            raise ValueError(f"{value!r}: use setting:<name of a string setting that holds a URL>")
-        return value
-    if not HOST_NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a host: use api.example.com, *.example.com or setting:<name>")
-    return value
-
-
-def _formed(pattern: re.Pattern[str], what: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.fullmatch(value):
-            raise ValueError(f"{value!r} is not {what}")
-        return value
-
-    return AfterValidator(check)
-
-
-PluginId = Annotated[str, AfterValidator(check_plugin_id)]
-SecretName = Annotated[str, _formed(SECRET_NAME, "a secret's name: use lower-case letters, digits and _")]
-HeaderName = Annotated[str, _formed(HEADER_NAME, "a header's name in lower case")]
-MethodName = Annotated[str, _formed(METHOD_NAME, "a method's name: use lower-case letters, digits and _")]
-ChannelName = Annotated[str, _formed(CHANNEL_NAME, "a channel: use lower-case letters, digits and hyphens")]
-ModelName = Annotated[str, _formed(MODEL_NAME, "the name of a model or of a kind of models")]
-EventTypeName = Annotated[str, AfterValidator(_check_event_type)]
-PermissionName = Annotated[str, AfterValidator(_check_permission)]
-AllowedHost = Annotated[str, AfterValidator(_check_host)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Requires(_Strict):
+class Requires(Strict):
     """What must be there: the hook contract and other plugins."""
 
     kernel: RangeText = "^1.0"
@@ -118,7 +76,7 @@ class Requires(_Strict):
     """Plugins that are made use of if they are there."""
 
 
-class HookUse(_Strict):
+class HookUse(Strict):
     """One hook that the plugin implements, and its place among the others' implementations."""
 
     before: tuple[PluginId, ...] = ()
@@ -127,102 +85,7 @@ class HookUse(_Strict):
     """Plugins whose implementations run earlier than ours; names of absent ones are ignored."""
 
 
-class Capability(_Strict):
-    """A host ability the guest asks for; ``why`` is shown to the person who consents."""
-
-    why: str = Field(min_length=8, max_length=300)
-    """What it is needed for, in words for the person who decides."""
-
-
-class HttpCapability(Capability):
-    """Outgoing HTTP. Hosts are exact, ``*.suffix`` or ``setting:<name>`` (that URL's host)."""
-
-    hosts: tuple[AllowedHost, ...] = Field(min_length=1, max_length=50)
-    """Where requests may go; every redirect is held to it too."""
-    methods: tuple[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], ...] = ("GET",)
-    """Which methods requests may use."""
-    headers: tuple[HeaderName, ...] | None = Field(default=None, max_length=50)
-    """Which request headers may be set, in lower case; any that is not the host's, if left out."""
-
-
-class SecretUse(_Strict):
-    """One secret that the tenant's admin keeps for the plugin, and where the host may put its value."""
-
-    why: str = Field(min_length=8, max_length=300)
-    """What it is and is needed for, in words for the person who enters it."""
-    hosts: tuple[AllowedHost, ...] = Field(min_length=1, max_length=20)
-    """Where it may be sent; each also under `capabilities.http.hosts`, written alike."""
-    places: tuple[Literal["header", "body"], ...] = Field(default=("header",), min_length=1)
-    """In which part of a request its value may stand."""
-
-
-class SecretsCapability(Capability):
-    """Sending secrets without being able to read them."""
-
-    names: dict[SecretName, SecretUse] = Field(min_length=1, max_length=20)
-    """The secrets, by name."""
-
-
-class AiCapability(Capability):
-    """Asking language models."""
-
-    models: tuple[ModelName, ...] = Field(min_length=1, max_length=20)
-    """Models, or kinds of models, by the names that the platform's provider has for them."""
-
-
-class NotifyCapability(Capability):
-    """Sending messages to people."""
-
-    channels: tuple[ChannelName, ...] = Field(min_length=1, max_length=20)
-    """Channels, such as `email`."""
-
-
-class ServicesCapability(Capability):
-    """Calling what other plugins offer, in the tenant's own name."""
-
-    calls: dict[PluginId, tuple[MethodName, ...]] = Field(min_length=1, max_length=20)
-    """Methods by the plugin that offers them."""
-
-
-class EventsCapability(Capability):
-    """Emitting events of the named types, which the plugin must declare under ``[events]``."""
-
-    emits: tuple[EventTypeName, ...] = Field(min_length=1, max_length=50)
-    """Event types, each declared under `[[events.declares]]`."""
-
-
-class Capabilities(_Strict):
-    """Everything a guest may ask of the host; what is absent is denied."""
-
-    log: Capability | None = None
-    """Write lines to the plugin's log."""
-    config: Capability | None = None
-    """Read the settings that the tenant made."""
-    kv: Capability | None = None
-    """Keep small state, private to plugin and tenant."""
-    http: HttpCapability | None = None
-    """Send requests to named hosts."""
-    events: EventsCapability | None = None
-    """Emit events of the plugin's own types."""
-    secrets: SecretsCapability | None = None
-    """Have secrets sent in requests, without reading them."""
-    ai: AiCapability | None = None
-    """Ask language models."""
-    notify: NotifyCapability | None = None
-    """Send messages to people."""
-    clock: Capability | None = None
-    """Know what time it is."""
-    random: Capability | None = None
-    """Draw random numbers."""
-    services: ServicesCapability | None = None
-    """Call what other plugins offer."""
-
-    def asked(self) -> dict[str, Capability]:
-        """The capabilities that are asked for, by name, in alphabetical order."""
-        return {n: c for n in sorted(type(self).model_fields) if (c := getattr(self, n)) is not None}
-
-
-class EventDeclaration(_Strict):
+class EventDeclaration(Strict):
     """An event type that the plugin owns. ``data`` is its JSON Schema."""
 
     type: EventTypeName
@@ -233,7 +96,7 @@ class EventDeclaration(_Strict):
     """JSON Schema (draft 2020-12) of the event's data."""
 
 
-class Events(_Strict):
+class Events(Strict):
     """Event types observed and owned. ``subscribes`` may end in ``.*``."""
 
     subscribes: tuple[str, ...] = ()
@@ -245,11 +108,11 @@ class Events(_Strict):
     @classmethod
     def _types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for item in value:
-            _check_event_type(item.removesuffix(".*") + ".x" if item.endswith(".*") else item)
+            check_event_type(item.removesuffix(".*") + ".x" if item.endswith(".*") else item)
         return value
 
 
-class PermissionDeclaration(_Strict):
+class PermissionDeclaration(Strict):
     """A right that the plugin introduces, and the standard roles that have it from the start."""
 
     summary: str = Field(min_length=3, max_length=200)
@@ -258,7 +121,7 @@ class PermissionDeclaration(_Strict):
     """Roles that have it unless an operator decides otherwise."""
 
 
-class Limits(_Strict):
+class Limits(Strict):
     """Technical bounds of one call. The operator's settings cap time and memory."""
 
     time_ms: int = Field(default=250, ge=1, le=60_000)
@@ -297,7 +160,7 @@ class Limits(_Strict):
     """Calls under way at once, in one process."""
 
 
-class Recycle(_Strict):
+class Recycle(Strict):
     """When a tenant's live instance has served long enough; after a trap it always has."""
 
     calls: int = Field(default=1_000, ge=1, le=1_000_000)
@@ -308,7 +171,7 @@ class Recycle(_Strict):
     """Share of `limits.memory_mb` that it may hold after a call."""
 
 
-class Build(_Strict):
+class Build(Strict):
     """How ``keelstone plugin build`` makes the component; kept in the package for rebuilds."""
 
     language: Literal["assemblyscript", "c", "go", "javascript", "python", "rust", "typescript", "zig"]
@@ -317,7 +180,7 @@ class Build(_Strict):
     """The file with the guest's entry, relative to the manifest."""
 
 
-class PluginManifest(_Strict):
+class PluginManifest(Strict):
     """Identity, version, requirements, capabilities, settings and limits of one plugin version.
 
     Read it with :func:`load_manifest` or :func:`parse_manifest`; both raise ManifestError.

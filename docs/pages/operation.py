@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from api.app import create_app
@@ -34,7 +35,9 @@ def settings() -> str:
     rows = []
     for name, field in schema["properties"].items():
         default = Settings.model_fields[name].default
-        shown = "" if default in (None, (), PydanticUndefined) else code(json.dumps(default).strip('"'))
+        if isinstance(default, BaseModel):
+            default = default.model_dump(exclude_none=True)
+        shown = "" if default in (None, (), {}, PydanticUndefined) else code(json.dumps(default).strip('"'))
         meaning = " ".join(part for part in (field.get("description", ""), _sentence(bounds(field))) if part)
         kind = "list" if field.get("type") == "array" else kind_of(field, {})
         rows.append([code(f"KEELSTONE_{name.upper()}"), kind, shown, meaning])
