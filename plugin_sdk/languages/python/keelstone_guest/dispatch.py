@@ -53,6 +53,7 @@ class Dispatcher:
     """A plugin module's implementations by hook. Raises ValueError if two claim one hook."""
 
     def __init__(self, plugin: ModuleType) -> None:
+        self._awake = False
         self._functions: dict[str, Callable[[Any], object]] = {}
         for function in vars(plugin).values():
             for name in getattr(function, _MARK, ()):
@@ -69,8 +70,10 @@ class Dispatcher:
         function = self._functions.get(name)
         if function is None:
             raise GuestFailure(f"this plugin does not implement {name}")
-        # The interpreter was frozen at build time with its random state; thaw it anew for each call.
-        random.seed(os.urandom(16))
+        if not self._awake:
+            # The interpreter was frozen at build time with its random state: each instance begins anew.
+            random.seed(os.urandom(16))
+            self._awake = True
         model, reply = HOOKS[name]
         try:
             answer = reply(function(model.from_json(json.loads(payload))))
