@@ -56,6 +56,10 @@ class GuestBinder(Protocol):
         """
         ...
 
+    def has(self, plugin: str, version: str) -> bool:
+        """Whether the release can be called here."""
+        ...
+
 
 class HookRegistry:
     """The implementations there are, and for each (tenant, hook) those that are on, in calling order."""
@@ -156,7 +160,8 @@ class HookRegistry:
             if item.plugin in self._manifests or self._guests is None:
                 continue
             trial = item.upgrade
-            if trial is not None and item.plugin in moved:
+            # Where a version on trial cannot be called, nobody is hurt by it.
+            if trial is not None and item.plugin in moved and self._guests.has(item.plugin, trial.version):
                 bound = self._guests.bind(item.plugin, trial.version, spec, trial.grants, trial.settings)
             else:
                 shadow = trial if trial is not None and trial.mode == "shadow" else None

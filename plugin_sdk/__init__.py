@@ -66,6 +66,7 @@ from kernel.projections import Projection
 from kernel.resolver import Requirement, resolve
 from kernel.service_calls import ServiceMethod
 from kernel.settings import Settings
+from kernel.shares import in_share
 from kernel.versions import parse_range, parse_version
 from plugin_sdk.contributions import GraphQL, HealthCheck, PluginContext, Routes
 from plugin_sdk.services import Services
@@ -135,6 +136,7 @@ __all__ = [
     "check_plain",
     "current_context",
     "hookimpl",
+    "in_share",
     "load_manifest",
     "manifest_from_dict",
     "new_id",

@@ -16,18 +16,25 @@ from plugins.builtin.catalog.secrets.application import PluginSecrets
 from plugins.builtin.catalog.secrets.graphql import secret_types
 from plugins.builtin.catalog.secrets.rest import secrets_router
 from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
+from plugins.builtin.catalog.upgrades.wiring import Trials
 
 
 class CatalogPlugin:
     """Hook implementations."""
 
     def __init__(
-        self, tenants: TenantPlugins, operations: Operations, ledger: ExecutionLedger, secrets: PluginSecrets
+        self,
+        tenants: TenantPlugins,
+        operations: Operations,
+        ledger: ExecutionLedger,
+        secrets: PluginSecrets,
+        trials: Trials,
     ) -> None:
         self._tenants = tenants
         self._secrets = secrets
         self._operations = operations
         self._ledger = ledger
+        self._trials = trials
 
     @hookimpl
     def contribute_tables(self) -> Schema:
@@ -39,6 +46,7 @@ class CatalogPlugin:
             Routes(plugins_router(self._tenants, self._operations)),
             Routes(activations_router(self._tenants)),
             Routes(secrets_router(self._secrets)),
+            *self._trials.routes(),
         ]
 
     @hookimpl
@@ -48,9 +56,11 @@ class CatalogPlugin:
     @hookimpl
     def starting(self) -> None:
         self._ledger.start()
+        self._trials.start()
 
     @hookimpl
     async def stopping(self) -> None:
+        await self._trials.stop()
         await self._ledger.stop()
 
 
@@ -76,4 +86,5 @@ def start(platform: PluginContext) -> CatalogPlugin:
     services.publish(SecretSource, secrets)
     control.use(tenants)
     control.watch_calls(ledger.note)
-    return CatalogPlugin(tenants, operations, ledger, secrets)
+    trials = Trials(database, repository, control, tenants, operations, mover)
+    return CatalogPlugin(tenants, operations, ledger, secrets, trials)

@@ -487,6 +487,9 @@ class FakeGuests:
     def add(self, id, call, version="1.0.0", hook="user_creating", **manifest):
         self.found[id, version] = (make_manifest(id, version, hooks={hook: {}}, **manifest), call)
 
+    def has(self, plugin, version):
+        return (plugin, version) in self.found
+
     def bind(self, plugin, version, spec, grants, settings, shadow=None):
         if (plugin, version) not in self.found:
             return None
