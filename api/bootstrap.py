@@ -25,6 +25,7 @@ from kernel.adapters.local_blobs import LocalBlobs
 from kernel.adapters.local_keys import open_keys
 from kernel.adapters.otlp import open_otlp
 from kernel.adapters.sql import SqlDatabase, open_database
+from kernel.blocking import LoopWatch
 from kernel.breakers import Breakers
 from kernel.causation import MAX_HOPS
 from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
@@ -104,6 +105,7 @@ class Platform:
     registry: Registry | None = None
     marketplace_app: Any = None
     development: Development | None = None
+    loop_watch: LoopWatch | None = None
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     instance: str = field(default_factory=new_id)
     ready: bool = False
@@ -135,6 +137,9 @@ class Platform:
             stack.callback(self.database.on_events(self.relay.wake))
             await self.relay.start()
             stack.push_async_callback(self.relay.close)
+            if self.loop_watch is not None:
+                self.loop_watch.start()
+                stack.push_async_callback(self.loop_watch.close)
             if self.registry is not None:
                 fresh = asyncio.create_task(self.registry.keep_fresh(logger.warning), name="marketplace-keep-fresh")
                 stack.push_async_callback(_cancel, fresh)
@@ -291,8 +296,18 @@ def bootstrap(settings: Settings) -> Platform:
         registry=registry,
         marketplace_app=market_app,
         development=development,
+        loop_watch=_loop_watch(settings, chosen, hooks, telemetry),
         closing=closing,
     )
+
+
+def _loop_watch(settings: Settings, found: list[Found], hooks: Dispatcher, telemetry: Telemetry) -> LoopWatch | None:
+    if not settings.blocked_loop_ms:
+        return None
+    folders = {plugin.folder: plugin.manifest.id for plugin in found}
+    watch = LoopWatch(folders, hooks.breaker_of, threshold=settings.blocked_loop_ms / 1000)
+    telemetry.registry.register(watch)
+    return watch
 
 
 def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]]) -> tuple[Registry | None, Any, Any]:

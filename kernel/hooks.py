@@ -176,6 +176,10 @@ class Dispatcher:
             if steps:
                 self._record(spec, context, steps, snapshot.generation)
 
+    def breaker_of(self, impl: Implementation, tenant: str, hook: str) -> Breaker:
+        """The breaker of an implementation for a tenant and hook, made if need be."""
+        return self._registry.breaker_of(impl, tenant, hook)
+
     def observers(self, tenant: str, hook: str = "event_received", call: str = "") -> tuple[Implementation, ...]:
         """Who observes for this tenant. Each is called with :meth:`deliver`, isolated from the rest."""
         return self.ready(tenant, hook, call)

@@ -11,6 +11,24 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from kernel.caps import Caps
 
 HOME_NAME = ".keelstone"
+PERSONAL_FIELDS = (
+    *(
+        "email",
+        "e_mail",
+        "mail",
+        "name",
+        "first_name",
+        "last_name",
+        "full_name",
+        "given_name",
+        "family_name",
+        "surname",
+    ),
+    *("phone", "telephone", "mobile", "fax", "address", "surname", "street", "city", "zip", "postcode", "postal_code"),
+    *("birthday", "birth_date", "date_of_birth", "dob", "gender", "ssn", "tax_id", "passport", "iban", "card_number"),
+    *("ip", "ip_address", "latitude", "longitude", "username", "contact"),
+)
+"""Fields that are masked in recordings wherever they stand, unless an operator names others."""
 Csv = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -75,6 +93,12 @@ class Settings(BaseSettings):
         default=30_000, ge=100, description="Deadline of one HTTP request, in milliseconds."
     )
     max_body_kb: int = Field(default=1_024, ge=1, description="Largest request body outside uploads, in KiB.")
+    blocked_loop_ms: int = Field(
+        default=100,
+        ge=0,
+        description="Milliseconds after which a plugin that holds up the event loop is named and counted as "
+        "failing; 0 does not look.",
+    )
     access_token_minutes: int = Field(default=15, ge=1, le=120, description="Life of an access token, in minutes.")
     refresh_token_days: int = Field(default=30, ge=1, description="Life of a refresh token, in days.")
 
@@ -103,6 +127,27 @@ class Settings(BaseSettings):
         description='Caps for the tenants of a plan, as JSON: {"free": {"time_ms": 50, "ai_tokens": 0}}. '
         "Plans without caps need no mention.",
     )
+    usage_days: int = Field(default=400, ge=1, description="Days that usage by the hour is kept, and then deleted.")
+    recordings: Literal["failures", "off"] = Field(
+        default="failures",
+        description="Whether failed guest calls are kept for replay, if a tenant did not decide.",
+    )
+    recordings_per_plugin: int = Field(
+        default=20, ge=1, le=1_000, description="Recordings kept of a plugin for a tenant; the oldest go."
+    )
+    recordings_max_kb: int = Field(default=512, ge=4, le=4_096, description="Largest recording, in KiB.")
+    recordings_days: int = Field(default=14, ge=1, description="Days that recordings are kept, and then deleted.")
+    personal_fields: Csv = Field(
+        default=PERSONAL_FIELDS,
+        description="Names of fields whose values are masked in recordings, beside those that are declared personal.",
+    )
+    quarantine_tenants: int = Field(
+        default=0,
+        ge=0,
+        description="Withdraw a release from the platform once its breakers are open for that many tenants within "
+        "KEELSTONE_QUARANTINE_MINUTES. 0: never by itself; 1 is refused, for one tenant's failures say too little.",
+    )
+    quarantine_minutes: int = Field(default=10, ge=1, description="See KEELSTONE_QUARANTINE_TENANTS.")
     max_package_mb: int = Field(default=32, ge=1, description="Largest plugin package, in MiB.")
     toolchains: Path | None = Field(
         default=None,
@@ -110,11 +155,18 @@ class Settings(BaseSettings):
         "Default: `toolchains` in KEELSTONE_HOME if that is set, else the user's cache.",
     )
 
-    @field_validator("plugins_disabled", "http_private_allow", mode="before")
+    @field_validator("plugins_disabled", "http_private_allow", "personal_fields", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("quarantine_tenants")
+    @classmethod
+    def _several(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one tenant's failures are no reason to withdraw a release from all: use 0, or 2 and more")
         return value
 
     @field_validator("home", "toolchains")
