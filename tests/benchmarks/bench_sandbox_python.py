@@ -41,7 +41,7 @@ async def _measure(home: Path) -> tuple[list[float], list[float]]:
     payload = json.dumps(DRAFT)
     call = GuestCall(asked.id, asked.version, digest, asked, "user_creating", payload, Context("acme"))
     line = payload.encode() + b"\n"
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220 - the loop serves nobody else here
         [sys.executable, str(SOURCE / "worker.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as worker:
         assert worker.stdin is not None

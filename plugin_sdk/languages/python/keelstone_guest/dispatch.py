@@ -31,6 +31,7 @@ HOOKS: Mapping[str, tuple[type[Payload], Reply]] = {
 """Every hook that a guest can implement: its payload, and how its answer becomes a reply."""
 
 _MARK = "__keelstone_hooks__"
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class GuestFailure(Exception):
@@ -85,4 +86,4 @@ class Dispatcher:
             if log.available():
                 log.error(traceback.format_exc(limit=-8))
             raise GuestFailure(f"{type(error).__name__}: {error}") from None
-        return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+        return _ENCODER.encode(answer)
