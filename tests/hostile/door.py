@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from kernel.adapters.sql import SqlDatabase
 from kernel.context import Context
 from kernel.manifest import PluginManifest
+from kernel.outcomes import save_effects
 from kernel.ports import GuestCall, GuestResult, GuestRuntime, KvStore, LogLine
 from kernel.settings import Settings
 from sandbox import open_runtime
@@ -28,8 +29,20 @@ SLOTS = 8
 class Door:
     """An open sandbox."""
 
-    def __init__(self, runtime: GuestRuntime, kv: KvStore, logs: list[tuple[str, LogLine]]) -> None:
-        self.runtime, self.kv, self.logs = runtime, kv, logs
+    def __init__(
+        self,
+        runtime: GuestRuntime,
+        kv: KvStore,
+        logs: list[tuple[str, LogLine]],
+        database: SqlDatabase | None = None,
+    ) -> None:
+        self.runtime, self.kv, self.logs, self._database = runtime, kv, logs, database
+
+    async def save(self, tenant: str, plugin: str, result: GuestResult) -> None:
+        """Keep a call's effects, as the caller of a hook does."""
+        assert self._database is not None
+        async with self._database.write(tenant) as transaction:
+            await save_effects(transaction, self.kv, tenant, plugin, result.effects)
 
     async def prepare(self, component: bytes, manifest: PluginManifest) -> str:
         """Have a component ready; its digest."""
@@ -87,9 +100,12 @@ def _others() -> set[asyncio.Task[Any]]:
 
 
 @asynccontextmanager
-async def open_door(home: Path, template: Path, scratch: Path, **changes: Any) -> AsyncIterator[Door]:
-    """Open a sandbox whose artifacts are in ``home``, on a copy of the database ``template``; asserts that
-    nothing is left when it is closed: no thread, no task, no descriptor, no file."""
+async def open_door(
+    home: Path, template: Path, scratch: Path, kv: Callable[[KvStore], KvStore] | None = None, **changes: Any
+) -> AsyncIterator[Door]:
+    """Open a sandbox whose artifacts are in ``home``, on a copy of the database ``template``
+    (its store wrapped by ``kv``); asserts that nothing is left when it is closed: no thread, no task, no
+    descriptor, no file."""
     threads, tasks, open_files = set(threading.enumerate()), _others(), descriptors()
     artifacts = home / "artifacts"
     path = scratch / "keelstone.db"
@@ -97,12 +113,13 @@ async def open_door(home: Path, template: Path, scratch: Path, **changes: Any) -
     database = SqlDatabase(f"sqlite+aiosqlite:///{path}?synchronous=normal")
     await database.start()
     logs: list[tuple[str, LogLine]] = []
+    store = database.kv if kv is None else kv(database.kv)
     shape = {"home": home, "sandbox_slots": SLOTS, "sandbox_threads": 2, "sandbox_max_time_ms": 60_000}
     runtime = open_runtime(
-        Settings(**(shape | changes)), kv=database.kv, log=lambda call, line: logs.append((call.context.tenant, line))
+        Settings(**(shape | changes)), kv=store, log=lambda call, line: logs.append((call.context.tenant, line))
     )
     try:
-        yield Door(runtime, database.kv, logs)
+        yield Door(runtime, database.kv, logs, database)
     finally:
         await runtime.close()
         await database.close()
