@@ -30,7 +30,16 @@ from kernel.breakers import Breakers
 from kernel.causation import MAX_HOPS
 from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
 from kernel.context import new_id, system_context
-from kernel.discovery import COMPONENT_INSPECTOR, GUEST_RUNTIME, Found, HeldBack, choose, find_plugins, load_entry_point
+from kernel.discovery import (
+    COMPONENT_INSPECTOR,
+    CONTRACT_CHECKER,
+    GUEST_RUNTIME,
+    Found,
+    HeldBack,
+    choose,
+    find_plugins,
+    load_entry_point,
+)
 from kernel.errors import ConfigurationError, GuestFailure, KeelstoneError, PluginFailed
 from kernel.events import Event, EventTypes
 from kernel.guests import Guests
@@ -178,6 +187,7 @@ class Platform:
             "plugins": {m.id: m.version for m in self.hooks.manifests.values()},
             "held_back": {h.plugin: h.reason for h in self.held_back},
             "generation": self.activations.current.generation,
+            "instance": self.instance,
         }
 
     async def _run_hook(self, hook: str) -> None:
@@ -319,6 +329,7 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
             registry_folder(settings),
             max_package_bytes=max_package_bytes(settings),
             inspect_component=load_entry_point(COMPONENT_INSPECTOR, "wasm"),
+            check_contract=load_entry_point(CONTRACT_CHECKER, "sdk") if settings.check_contracts else None,
         )
         app = create_marketplace(registry)
         closing.append(registry.close)

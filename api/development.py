@@ -18,7 +18,6 @@ from fastapi import APIRouter, File, Form, Query, UploadFile
 from pydantic import BaseModel, ConfigDict
 
 from kernel.context import Context, new_id, system_context
-from kernel.discovery import COMPONENT_INSPECTOR, load_entry_point
 from kernel.errors import ConfigurationError, KeelstoneError, NotFound, Rejected, ValidationFailed
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest
@@ -216,7 +215,8 @@ class CallIn(BaseModel):
 def development_router(platform: Platform, development: Development) -> APIRouter:
     """Under /api/v1/development; operators only."""
     router = APIRouter(prefix="/development", tags=["development"])
-    validator = Validator(load_entry_point(COMPONENT_INSPECTOR, "wasm"))
+    # What takes longer (imports, the contract of its hooks) is found when it is prepared, tested, published.
+    validator = Validator()
 
     @router.post("/offers", summary="Offer an unsigned package to this platform")
     async def offer(

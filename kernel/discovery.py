@@ -20,6 +20,7 @@ PLUGINS = "keelstone.plugins"
 COMMANDS = "keelstone.commands"
 GUEST_RUNTIME = "keelstone.guest_runtime"
 COMPONENT_INSPECTOR = "keelstone.component_inspector"
+CONTRACT_CHECKER = "keelstone.contract_checker"
 
 logger = logging.getLogger(__name__)
 

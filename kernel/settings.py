@@ -69,6 +69,11 @@ class Settings(BaseSettings):
     )
     plugins_disabled: Csv = Field(default=(), description="Ids of built-in plugins and extensions to leave out.")
     seed: bool = Field(default=False, description="Make the example tenants and publish the example plugins at start.")
+    check_contracts: bool = Field(
+        default=True,
+        description="Try the hooks of every release before it is published, in the sandbox (the embedded "
+        "marketplace, and `keelstone marketplace serve`).",
+    )
     development: bool = Field(
         default=False,
         description="Take plugins straight from an author's folder, unsigned, and show their calls "

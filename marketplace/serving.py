@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
-from kernel.discovery import COMPONENT_INSPECTOR, entry_points
+from kernel.discovery import COMPONENT_INSPECTOR, CONTRACT_CHECKER, entry_points
 from kernel.settings import Settings
 from marketplace.connect import max_package_bytes, registry_folder
 from marketplace.registry import Registry
-from marketplace.validator import ComponentInspector
+from marketplace.validator import ComponentInspector, ContractChecker
 from plugin_sdk.terminal import err
 
 
@@ -25,6 +25,7 @@ def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces:
         registry_folder(settings),
         max_package_bytes=max_package_bytes(settings),
         inspect_component=inspector,
+        check_contract=find_contract_checker() if settings.check_contracts else None,
         open_namespaces=open_namespaces,
     )
     app = create_app(registry, lifespan=standalone_lifespan(registry, report=_warn))
@@ -36,6 +37,13 @@ def find_inspector() -> ComponentInspector | None:
     """The installed component inspector, or None if no package offers one."""
     for entry in entry_points(COMPONENT_INSPECTOR):
         return cast(ComponentInspector, entry.load())
+    return None
+
+
+def find_contract_checker() -> ContractChecker | None:
+    """The installed checker of hooks, or None if no package offers one."""
+    for entry in entry_points(CONTRACT_CHECKER):
+        return cast(ContractChecker, entry.load())
     return None
 
 

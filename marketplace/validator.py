@@ -7,8 +7,9 @@ Each rule has a stable id, says what it found and how to mend it. The borders of
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from kernel.hookspecs import HOOKS
 from kernel.manifest import PluginManifest
@@ -21,6 +22,11 @@ exports that are missing), or nothing. The sandbox has the means to look; the co
 hands it over."""
 
 
+ContractChecker = Callable[[bytes, PluginManifest, Mapping[str, Any] | None], Sequence[str]]
+"""Given a component, its manifest and its settings' schema: which of its hooks do not do what the
+contract says when they are tried, or nothing. Asked only about what breaks no other rule."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A rule that the release breaks."""
@@ -31,10 +37,14 @@ class Finding:
 
 
 class Validator:
-    """Runs every rule. ``inspect_component`` looks inside the component, if there is anyone who can."""
+    """Runs every rule. ``inspect_component`` looks inside the component and ``check_contract`` tries its
+    hooks, if there is anyone who can."""
 
-    def __init__(self, inspect_component: ComponentInspector | None = None) -> None:
+    def __init__(
+        self, inspect_component: ComponentInspector | None = None, check_contract: ContractChecker | None = None
+    ) -> None:
         self._inspect = inspect_component
+        self._check_contract = check_contract
 
     def findings(self, package: Package) -> list[Finding]:
         """Every rule broken by ``package``, in the order of the rules."""
@@ -44,6 +54,12 @@ class Validator:
             found += [
                 Finding("component-imports", problem, fix)
                 for problem in self._inspect(package.component, package.manifest)
+            ]
+        if self._check_contract is not None and not found:
+            fix = "Run `keelstone plugin test`: it makes the same checks."
+            found += [
+                Finding("contract", problem, fix)
+                for problem in self._check_contract(package.component, package.manifest, package.settings_schema)
             ]
         return found
 

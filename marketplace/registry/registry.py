@@ -42,7 +42,7 @@ from marketplace.registry.receipts import KEYS_TARGET, NamespaceRecord, Receipt,
 from marketplace.registry.tables import Tables, releases
 from marketplace.signing import YANK, open_statement, peek_statement, verify_release
 from marketplace.tuf_repository import Lifetimes, Renewal, RepositoryKeys, TufRepository
-from marketplace.validator import ComponentInspector, Validator
+from marketplace.validator import ComponentInspector, ContractChecker, Validator
 
 MAX_BATCH = 256
 ROOT_FILE = "root.json"
@@ -95,6 +95,7 @@ class Registry:
         *,
         max_package_bytes: int = DEFAULT_MAX_BYTES,
         inspect_component: ComponentInspector | None = None,
+        check_contract: ContractChecker | None = None,
         open_namespaces: bool = True,
         clock: Clock | None = None,
         lifetimes: Lifetimes | None = None,
@@ -102,7 +103,8 @@ class Registry:
     ) -> Registry:
         """Open the registry in ``folder``, making it (with its keys) at first, and finish what a kill left.
 
-        ``inspect_component`` looks inside components (the sandbox can); ``open_namespaces`` lets
+        ``inspect_component`` looks inside components (the sandbox can), ``check_contract`` tries their
+        hooks; ``open_namespaces`` lets
         strangers register namespaces; ``on_step`` is told of each durable step of a change. Blocks
         for some 100 ms at first. Raises RegistryDamaged, KeyMissing or KeyUnusable.
         """
@@ -114,7 +116,7 @@ class Registry:
             FolderBlobs(folder / "packages"),
             keys,
             TufRepository(keys, clock, lifetimes),
-            Validator(inspect_component),
+            Validator(inspect_component, check_contract),
             clock,
             max_package_bytes=max_package_bytes,
             open_namespaces=open_namespaces,

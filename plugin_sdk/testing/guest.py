@@ -49,6 +49,20 @@ def hosts_of(manifest: PluginManifest) -> tuple[GuestHost, ...]:
     return ("sandbox", "memory") if in_python else ("sandbox",)
 
 
+def settings_schema(folder: Path, manifest: PluginManifest) -> Mapping[str, Any] | None:
+    """The JSON Schema of a plugin's settings, or None if it has none. Raises ValidationFailed."""
+    if manifest.settings is None:
+        return None
+    file = folder / manifest.settings
+    try:
+        schema: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValidationFailed(
+            f"The settings' schema can't be read: {error}", plugin=manifest.id, file=str(file)
+        ) from error
+    return schema
+
+
 @dataclass(frozen=True, slots=True)
 class Filtered:
     """A filter's answer. ``payload`` is what the caller goes on with (unchanged if the guest kept it);
@@ -91,14 +105,18 @@ class Guest:
         tenant: str = "acme",
         patience: int = 10,
         host: GuestHost = "sandbox",
+        manifest: PluginManifest | None = None,
+        schema: Mapping[str, Any] | None = None,
     ) -> None:
+        """``manifest`` and ``schema`` (of the settings) are the folder's, unless there is only a component."""
         self.folder = folder
         self.host = host
         self.clock = ControlledClock()
         self.random = ControlledRandom()
         self._chaos: list[Chaos] = []
         self._observers: list[GuestObserver] = []
-        self.manifest = load_manifest(folder)
+        self.manifest = load_manifest(folder) if manifest is None else manifest
+        self._schema = settings_schema(folder, self.manifest) if manifest is None else schema
         self.tenant = tenant
         self.settings = dict(settings or {})
         self.grants = frozenset(self.manifest.capabilities.asked() if grants is None else grants)
@@ -352,6 +370,4 @@ class Guest:
 
     def _settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """``given`` completed by the schema's defaults and checked, as the platform does."""
-        name = self.manifest.settings
-        schema = None if name is None else json.loads((self.folder / name).read_text(encoding="utf-8"))
-        return settle(schema, given, plugin=self.manifest.id, tenant=self.tenant)
+        return settle(self._schema, given, plugin=self.manifest.id, tenant=self.tenant)
