@@ -10,6 +10,10 @@ from kernel.errors import ValidationFailed
 from kernel.plain import JsonObject, Text
 
 
+PERSONAL: dict[str, Any] = {"x-personal": True}
+"""Marks a field in its schema: what it holds is about a person, and is masked in recordings."""
+
+
 class Payload(BaseModel):
     """Base of payloads: frozen values that refuse unknown fields."""
 
@@ -30,11 +34,11 @@ class Payload(BaseModel):
 class UserDraft(Payload):
     """A person about to be registered or changed in one tenant."""
 
-    email: Text = Field(min_length=3, max_length=254)
+    email: Text = Field(min_length=3, max_length=254, json_schema_extra=PERSONAL)
     """Address, as it was given."""
-    name: Text = Field(min_length=1, max_length=200)
+    name: Text = Field(min_length=1, max_length=200, json_schema_extra=PERSONAL)
     """The person's name."""
-    attributes: JsonObject = {}
+    attributes: JsonObject = Field(default={}, json_schema_extra=PERSONAL)
     """Whatever else is known, as plain JSON."""
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kernel.errors import ValidationFailed
 from kernel.files import write_durably
+from kernel.hookspecs import HOOKS
 from kernel.ports import GuestCall, GuestResult, HostExchange, Replay
 
 FORMAT: Literal[1] = 1
@@ -52,7 +53,7 @@ class RecordedOutcome(_Record):
 
 
 class Recording(_Record):
-    """One recorded call. ``tenant`` is opaque: the same for one tenant, and nobody's name.
+    """One recorded call. ``tenant`` is opaque: nobody's name.
 
     ``masked`` names the places whose values were replaced by others of the same shape (see
     ``docs/explanation/recordings.md``); replaced values are replaced alike everywhere in the file.
@@ -140,6 +141,15 @@ def outcome_of(result: GuestResult | Exception) -> RecordedOutcome:
         output=None if output is None else str(output),
         trap=None if trap is None else str(trap),
     )
+
+
+def personal_fields(hook: str) -> frozenset[str]:
+    """The fields of a hook's payload that are declared personal (``x-personal`` in their schema)."""
+    spec = HOOKS.get(hook)
+    if spec is None or spec.payload is None:
+        return frozenset()
+    marks = {name: field.json_schema_extra for name, field in spec.payload.model_fields.items()}
+    return frozenset(name for name, mark in marks.items() if isinstance(mark, dict) and mark.get("x-personal"))
 
 
 def parse_recording(text: str | bytes, *, file: str | None = None) -> Recording:

@@ -8,7 +8,6 @@ from plugin_sdk.services import ActivationControl, BlobStore, Database, KeyProvi
 from plugins.builtin.catalog import graphql
 from plugins.builtin.catalog.application import TenantPlugins
 from plugins.builtin.catalog.infrastructure import SCHEMA, SqlCatalog
-from plugins.builtin.catalog.ledger import ExecutionLedger
 from plugins.builtin.catalog.moves import Mover
 from plugins.builtin.catalog.operations import Operations
 from plugins.builtin.catalog.rest import activations_router, plugins_router
@@ -26,14 +25,12 @@ class CatalogPlugin:
         self,
         tenants: TenantPlugins,
         operations: Operations,
-        ledger: ExecutionLedger,
         secrets: PluginSecrets,
         trials: Trials,
     ) -> None:
         self._tenants = tenants
         self._secrets = secrets
         self._operations = operations
-        self._ledger = ledger
         self._trials = trials
 
     @hookimpl
@@ -55,13 +52,11 @@ class CatalogPlugin:
 
     @hookimpl
     def starting(self) -> None:
-        self._ledger.start()
         self._trials.start()
 
     @hookimpl
     async def stopping(self) -> None:
         await self._trials.stop()
-        await self._ledger.stop()
 
 
 def start(platform: PluginContext) -> CatalogPlugin:
@@ -81,10 +76,8 @@ def start(platform: PluginContext) -> CatalogPlugin:
         mover,
         upgrades,
     )
-    ledger = ExecutionLedger(database)
     secrets = PluginSecrets(database, services.get(KeyProvider), tenants)
     services.publish(SecretSource, secrets)
     control.use(tenants)
-    control.watch_calls(ledger.note)
     trials = Trials(database, repository, control, tenants, operations, mover)
-    return CatalogPlugin(tenants, operations, ledger, secrets, trials)
+    return CatalogPlugin(tenants, operations, secrets, trials)

@@ -1,30 +1,23 @@
-"""The catalog: rules of consent, activation and versions, without a database; and the sums of executions."""
+"""The catalog: rules of consent, activation and versions, without a database."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.errors import GuestFailure
 from plugin_sdk import (
     ActivationState,
     Conflict,
     ConsentRequired,
-    Context,
-    KeelstoneError,
     LifecycleError,
     ValidationFailed,
 )
 from plugin_sdk.configuration import settle
-from plugin_sdk.services import GuestCall, GuestResult
-from plugin_sdk.testing import FakeTransaction
 from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.domain import Activation
-from plugins.builtin.catalog.ledger import ExecutionLedger
 from tests.support.manifests import WHY, make_manifest
 
 NAMES = ["config", "kv", "log"]
@@ -160,65 +153,3 @@ def test_a_plugin_without_settings_takes_none():
     assert settle(None, {}, plugin="p/p1", tenant="acme") == {}
     with pytest.raises(ValidationFailed, match="has no settings"):
         settle(None, {"a": 1}, plugin="p/p1", tenant="acme")
-
-
-# ---------------------------------------------------------------------------- executions
-
-
-class FakeDatabase:
-    def __init__(self) -> None:
-        self.away = False
-        self.told: list[tuple[str, dict]] = []
-
-    @asynccontextmanager
-    async def write(self, scope, context=None):
-        if self.away:
-            raise KeelstoneError("away")
-        transaction = FakeTransaction(scope)
-        yield transaction
-        self.told += [(scope, dict(event.data)) for _, event in transaction.emitted]
-
-
-def call(tenant="acme", hook="user_creating", payload="{}") -> GuestCall:
-    return GuestCall("acme/hello", "1.0.0", "d" * 64, make_manifest(), hook, payload, Context(tenant))
-
-
-def result(micros: int) -> GuestResult:
-    from kernel.ports import Effects, GuestUsage
-
-    return GuestResult("{}", Effects(), GuestUsage(micros, 0, 0, 0))
-
-
-async def test_calls_are_summed_by_tenant_and_hook_and_told_once():
-    database = FakeDatabase()
-    ledger = ExecutionLedger(database)
-    ledger.note(call(), result(10))
-    ledger.note(call(), GuestFailure("trapped"))
-    ledger.note(call("globex"), result(0))
-    await ledger.flush()
-    await ledger.flush()
-    sums = {tenant: (d["calls"], d["failures"], d["microseconds"]) for tenant, d in database.told}
-    assert sums == {"acme": (2, 1, 10), "globex": (1, 0, 0)}
-    assert len(database.told) == 2
-
-
-async def test_what_cannot_be_stored_now_is_told_later_and_nothing_twice(caplog):
-    database = FakeDatabase()
-    ledger = ExecutionLedger(database)
-    ledger.note(call(), result(10))
-    database.away = True
-    with caplog.at_level("CRITICAL"):
-        await ledger.flush()
-    ledger.note(call(), result(5))
-    database.away = False
-    await ledger.flush()
-    assert [d["calls"] for _, d in database.told] == [2]
-
-
-async def test_a_plugin_that_observes_its_own_sums_does_not_keep_itself_busy():
-    database = FakeDatabase()
-    ledger = ExecutionLedger(database)
-    ledger.note(call(hook="event_received", payload='{"id":"e","type":"plugin.executed"}'), result(1))
-    ledger.note(call(hook="event_received", payload='{"id":"e","type":"user.created"}'), result(1))
-    await ledger.flush()
-    assert [d["calls"] for _, d in database.told] == [1]
