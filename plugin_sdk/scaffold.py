@@ -23,8 +23,10 @@ class _Kind:
 _KINDS: Mapping[str, _Kind] = {
     "assemblyscript": _Kind("assembly/index.ts", time_ms=250, memory_mb=8),
     "c": _Kind("guest/plugin.c", time_ms=250, memory_mb=8),
+    "javascript": _Kind("guest/plugin.js", time_ms=500, memory_mb=32),
     "python": _Kind("guest/plugin.py", time_ms=1000, memory_mb=64),
     "rust": _Kind("guest/lib.rs", time_ms=250, memory_mb=8),
+    "typescript": _Kind("guest/plugin.ts", time_ms=500, memory_mb=32),
     "zig": _Kind("guest/plugin.zig", time_ms=250, memory_mb=8),
 }
 LANGUAGES = tuple(_KINDS)

@@ -13,7 +13,7 @@ from typing import Protocol
 from kernel.errors import KeelstoneError, ManifestError
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest, load_manifest
-from plugin_sdk.toolchain import assemblyscript, c, python, rust, zig
+from plugin_sdk.toolchain import assemblyscript, c, javascript, python, rust, zig
 from plugin_sdk.toolchain.errors import BuildFailed
 from plugin_sdk.toolchain.fetch import PINS, Toolchains
 from plugin_sdk.toolchain.payloads import guest_hooks, payload_types
@@ -22,7 +22,15 @@ from plugin_sdk.toolchain.world import SOURCE_MAP, WIT, capabilities_of, compone
 BUILD = "build"
 """Folder of everything generated, inside the plugin's folder."""
 
-_SUFFIXES = {"assemblyscript": ".ts", "c": ".c", "python": ".py", "rust": ".rs", "zig": ".zig"}
+_SUFFIXES = {
+    "assemblyscript": ".ts",
+    "c": ".c",
+    "javascript": ".js",
+    "python": ".py",
+    "rust": ".rs",
+    "typescript": ".ts",
+    "zig": ".zig",
+}
 
 
 class Compiler(Protocol):
@@ -63,8 +71,10 @@ def build_plugin(folder: Path, tools: Toolchains | None = None, *, force: bool =
     compilers: Mapping[str, Compiler] = {
         "assemblyscript": assemblyscript,
         "c": c,
+        "javascript": javascript,
         "python": python,
         "rust": rust,
+        "typescript": javascript,
         "zig": zig,
     }
     return compile_with(compilers, folder, tools or Toolchains(), force=force)

@@ -79,23 +79,33 @@ class Toolchains:
 
     def assemblyscript(self) -> Tool:
         """The AssemblyScript compiler ``asc``, with Node.js to run it."""
+        return self._script("assemblyscript", "the AssemblyScript compiler", "assemblyscript/bin/asc.js")
+
+    def javascript(self) -> tuple[Tool, Tool, Tool]:
+        """``tsc``, ``esbuild`` and ``componentize-qjs``, with Node.js to run them."""
+        what = "the TypeScript compiler and QuickJS"
+        scripts = ("typescript/bin/tsc", "esbuild/bin/esbuild", "componentize-qjs/cli.mjs")
+        tsc, esbuild, componentize = (self._script("javascript", what, script) for script in scripts)
+        return tsc, esbuild, componentize
+
+    def _script(self, name: str, what: str, script: str) -> Tool:
+        """A script of the npm packages that ``pins/name`` pins, with Node.js to run it."""
         node = self.node()
-        pins = PINS / "assemblyscript"
+        pins = PINS / name
 
         def install(target: Path) -> None:
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(pins / name, target / name)
+            for file in ("package.json", "package-lock.json"):
+                shutil.copy(pins / file, target / file)
             npm = self._npm(node)
             done = npm.run(
                 *("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"),
                 *("--fetch-retries=1", "--fetch-retry-mintimeout=1000"),
                 cwd=target,
             )
-            self._check(done, "The AssemblyScript compiler", "the npm registry")
+            self._check(done, what[0].upper() + what[1:], "the npm registry")
 
-        folder = self._fetched("assemblyscript", pins / "package-lock.json", "the AssemblyScript compiler", install)
-        script = folder / "node_modules" / "assemblyscript" / "bin" / "asc.js"
-        return Tool((*node.command, str(script)), node.env)
+        folder = self._fetched(name, pins / "package-lock.json", what, install)
+        return Tool((*node.command, str(folder / "node_modules" / script)), node.env)
 
     def wasm_tools(self) -> Tool:
         """``wasm-tools``: the installed one if it has the pinned version (extra ``sdk``), else fetched."""

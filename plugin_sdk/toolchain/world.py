@@ -24,6 +24,8 @@ PACKAGE = "keelstone:plugin"
 VERSION = HOOK_CONTRACT_VERSION
 _WORLD = "world guest {"
 _CORE_IMPORTS, _COMPONENT_IMPORTS = 2, 10
+COMPONENT = b"\0asm\x0d\0\x01\0"
+"""How a component begins."""
 SOURCE_MAP = "source.map"
 """In the stage: what a compiler leaves that can tell the source of each instruction."""
 
@@ -85,7 +87,7 @@ def _damage_reported() -> Iterator[None]:
 def core_imports(module: bytes) -> list[str]:
     """Names of the modules that a core module imports from, sorted. Raises BuildFailed."""
     names = set()
-    for section, reader in _sections(module, b"\0asm\x01\0\0\0"):
+    for section, reader in sections(module, b"\0asm\x01\0\0\0"):
         if section == _CORE_IMPORTS:
             for _ in range(reader.u32()):
                 names.add(reader.name())
@@ -98,7 +100,7 @@ def core_imports(module: bytes) -> list[str]:
 def component_imports(component: bytes) -> list[str]:
     """Names of a component's imports, in order. Raises BuildFailed if it is not a component."""
     names = []
-    for section, reader in _sections(component, b"\0asm\x0d\0\x01\0"):
+    for section, reader in sections(component, COMPONENT):
         if section == _COMPONENT_IMPORTS:
             for _ in range(reader.u32()):
                 reader.byte()
@@ -113,13 +115,13 @@ def without_custom(module: bytes, name: str) -> bytes:
     magic = b"\0asm\x01\0\0\0"
     if not module.startswith(magic):
         raise BuildFailed("The compiler's output is not a WebAssembly module.", found=module[:8].hex(" ") or "nothing")
-    kept, reader = [magic], _Reader(module)
+    kept, reader = [magic], Reader(module)
     reader.at = len(magic)
     while reader.at < len(module):
         start = reader.at
         section = reader.byte()
         content = reader.take(reader.u32())
-        if section != 0 or _Reader(content).name() != name:
+        if section != 0 or Reader(content).name() != name:
             kept.append(module[start : reader.at])
     return b"".join(kept)
 
@@ -131,7 +133,9 @@ def capabilities_of(imports: list[str]) -> list[str]:
     return sorted(found - {"types"})
 
 
-class _Reader:
+class Reader:
+    """Reads numbers, names and descriptions from the bytes of one section."""
+
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
@@ -193,15 +197,16 @@ class _Reader:
             self.u32()
 
 
-def _sections(binary: bytes, magic: bytes) -> Iterator[tuple[int, _Reader]]:
+def sections(binary: bytes, magic: bytes) -> Iterator[tuple[int, Reader]]:
+    """Number and body of each section. Raises BuildFailed if the file does not begin with ``magic``."""
     if not binary.startswith(magic):
         raise BuildFailed(
             "The file is not the kind of WebAssembly that was expected.",
             expected=magic.hex(" "),
             found=binary[:8].hex(" ") or "nothing",
         )
-    reader = _Reader(binary)
+    reader = Reader(binary)
     reader.at = 8
     while reader.at < len(binary):
         section = reader.byte()
-        yield section, _Reader(reader.take(reader.u32()))
+        yield section, Reader(reader.take(reader.u32()))
