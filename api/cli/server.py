@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,12 +31,25 @@ def register(tree: CommandTree) -> None:
         host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
         port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
         seed: Annotated[bool, typer.Option(help="Make the example tenants and publish the example plugins.")] = False,
+        workers: Annotated[
+            int,
+            typer.Option(
+                min=1,
+                max=64,
+                help="Processes that serve the port. More than one share PostgreSQL, a bus and a marketplace.",
+            ),
+        ] = 1,
         json: JsonOption = False,
     ) -> None:
         """Start the platform and serve until Ctrl-C."""
         given: dict[str, Any] = {"host": host, "port": port, "seed": seed or None}
         settings = Settings(**{k: v for k, v in given.items() if v is not None})
-        code = asyncio.run(run_server(settings, json))
+        if workers > 1:
+            from api.cli.workers import run_workers
+
+            code = asyncio.run(run_workers(settings, workers, json))
+        else:
+            code = asyncio.run(run_server(settings, json))
         if code:
             raise typer.Exit(code)
 
@@ -112,7 +126,18 @@ def register(tree: CommandTree) -> None:
         show(result, json, lambda: out.print(f"Rebuilt {name} from {result['events']} events."))
 
 
-async def run_server(settings: Settings, json: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One of several processes on a port: the socket they share, the pipe's end on which it says that it
+    is ready, whether it makes the first operator and the examples, and whether it welcomes."""
+
+    listener: socket.socket
+    ready: int
+    seeds: bool
+    welcomes: bool
+
+
+async def run_server(settings: Settings, json: bool, worker: Worker | None = None) -> int:
     """Serve until a signal; the exit code."""
     import uvicorn
 
@@ -123,7 +148,7 @@ async def run_server(settings: Settings, json: bool) -> int:
     from kernel.telemetry import configure_logging
 
     configure_logging(settings)
-    listener = _listen(settings)
+    listener = listen(settings) if worker is None else worker.listener
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     platform = bootstrap(settings)
@@ -132,21 +157,28 @@ async def run_server(settings: Settings, json: bool) -> int:
     noted = settings.home / "server.json"
 
     def ready() -> None:
-        noted.write_text(jsonlib.dumps({"url": url, "pid": os.getpid(), "instance": platform.instance}))
-        welcome(platform, url, json)
+        if worker is None:
+            noted.write_text(jsonlib.dumps({"url": url, "pid": os.getpid(), "instance": platform.instance}))
+        else:
+            os.write(worker.ready, b"ready")
+            os.close(worker.ready)
+        if worker is None or worker.welcomes:
+            welcome(platform, url, json)
 
     server = _quiet_server(config, ready)
     await platform.start()
     try:
-        await ensure_operator(platform)
-        if settings.seed:
-            await seed(platform)
+        if worker is None or worker.seeds:
+            await ensure_operator(platform)
+            if settings.seed:
+                await seed(platform)
         await server.serve(sockets=[listener])
     finally:
-        noted.unlink(missing_ok=True)
+        if worker is None:
+            noted.unlink(missing_ok=True)
         await platform.stop()
         listener.close()
-    if not json:
+    if not json and (worker is None or worker.welcomes):
         err.print("Keelstone stopped cleanly; everything is kept for the next start.")
     return 0
 
@@ -177,7 +209,8 @@ def _quiet_server(config: uvicorn.Config, ready: Callable[[], None]) -> uvicorn.
     return Server(config)
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
+    """The socket that the settings name, bound. Raises ConfigurationError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

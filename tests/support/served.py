@@ -60,7 +60,7 @@ class Served:
 
 
 @contextmanager
-def serve(folder: Path, *, seed: bool = True, **settings: str) -> Iterator[Served]:
+def serve(folder: Path, *, seed: bool = True, arguments: tuple[str, ...] = (), **settings: str) -> Iterator[Served]:
     """Start ``keelstone serve`` in ``folder`` on a free port; stop it with Ctrl-C and assert a clean end."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
@@ -75,7 +75,7 @@ def serve(folder: Path, *, seed: bool = True, **settings: str) -> Iterator[Serve
     log = folder / "log.txt"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "api.cli", "serve", "--json", *(["--seed"] if seed else [])],
+            [sys.executable, "-m", "api.cli", "serve", "--json", *(["--seed"] if seed else []), *arguments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=stream,
