@@ -1,4 +1,5 @@
-"""For tests of guests: the component in the real sandbox, the host around it in memory.
+"""For tests of plugins: guests in the real sandbox (or, in Python, in this process) with a host that lives
+in memory, extensions with the kernel's own dispatcher and fake services.
 
 In a plugin's ``tests/conftest.py``::
 
@@ -14,6 +15,7 @@ and in a test::
 from plugin_sdk.testing.chaos import Chaos
 from plugin_sdk.testing.contract import Check, contract_checks
 from plugin_sdk.testing.control import ControlledClock, ControlledRandom
+from plugin_sdk.testing.extension import Extension
 from plugin_sdk.testing.fakes import FakeKv, FakeTransaction
 from plugin_sdk.testing.guest import Filtered, Guest, GuestRefused, Observed
 from plugin_sdk.testing.samples import sample_event, sample_payload
@@ -25,6 +27,7 @@ __all__ = [
     "Check",
     "ControlledClock",
     "ControlledRandom",
+    "Extension",
     "FakeKv",
     "FakeTransaction",
     "FakeWeb",

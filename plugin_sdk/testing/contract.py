@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kernel.errors import KeelstoneError
+from kernel.errors import KeelstoneError, ServiceMissing
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest
 from kernel.payloads import DecideReply, FilterReply, ObserveReply
+from plugin_sdk.testing.extension import Extension
 from plugin_sdk.testing.guest import Guest
 from plugin_sdk.testing.samples import sample_event, sample_payload, sample_types
 
@@ -49,6 +50,35 @@ async def contract_checks(guest: Guest) -> list[Check]:
         checks.append(Check(f"{hook}: survives without grants", await _survives(guest, hook, payload)))
     checks.append(Check("a hook that it does not claim: reports a failure", await _refuses(guest)))
     return checks
+
+
+async def extension_checks(extension: Extension) -> list[Check]:
+    """Does an extension start, contribute, and answer valid samples of every hook that its manifest claims?"""
+    try:
+        await extension.start()
+    except ServiceMissing as missing:
+        return [Check(f"starts: not tried, because only its own tests can fake {missing.expected}")]
+    except Exception as error:
+        return [Check("starts", f"{type(error).__name__}: {error}")]
+    checks = [Check("starts")]
+    for hook in sorted(extension.manifest.hooks):
+        spec = hook_spec(hook)
+        try:
+            if spec.kind == "contribute":
+                await extension.contributions(hook)
+            elif spec.kind == "filter":
+                await extension.filter(hook, sample_payload(hook, extension.manifest))
+            elif spec.kind == "decide":
+                await extension.decide(hook, sample_payload(hook, extension.manifest))
+            else:
+                for event_type in sample_types(extension.manifest):
+                    await extension.observe(event_type, sample_event(event_type)["data"])
+        except (KeelstoneError, AssertionError) as error:
+            checks.append(Check(f"{hook}: answers a valid payload", str(error)))
+        else:
+            checks.append(Check(f"{hook}: answers a valid payload"))
+    blocked = "; ".join(f"{b.culprit.place} for {b.seconds * 1000:.0f} ms" for b in extension.blocked)
+    return [*checks, Check("does not block the event loop", blocked)]
 
 
 def _samples(hook: str, manifest: PluginManifest) -> list[tuple[str, dict[str, Any]]]:

@@ -17,9 +17,10 @@ import pytest
 
 from kernel.errors import NotFound
 from kernel.manifest import MANIFEST_FILE, load_manifest
+from plugin_sdk.testing.extension import Extension
 from plugin_sdk.testing.guest import HOSTS, Guest, GuestHost, hosts_of
 
-__all__ = ["guest", "guest_runner", "pytest_generate_tests", "pytest_pyfunc_call"]
+__all__ = ["extension", "guest", "guest_runner", "pytest_generate_tests", "pytest_pyfunc_call"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -51,6 +52,14 @@ def guest(request: pytest.FixtureRequest, guest_runner: asyncio.Runner) -> Itera
     made.check_recorded()
 
 
+@pytest.fixture
+def extension(request: pytest.FixtureRequest, guest_runner: asyncio.Runner) -> Iterator[Extension]:
+    """The extension that holds the test, or whose package lies beside it; nothing published yet."""
+    made = Extension(plugin_folder(request.path))
+    yield made
+    guest_runner.run(made.close())
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a coroutine test in the loop of its fixtures, unless another plugin has taken charge of it."""
@@ -63,8 +72,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def plugin_folder(inside: Path) -> Path:
-    """The nearest folder above ``inside`` with a manifest. Raises NotFound."""
+    """The nearest folder above ``inside`` with a manifest, in itself or in a package of it. Raises NotFound."""
     for folder in inside.parents:
         if (folder / MANIFEST_FILE).is_file():
             return folder
+        beside = sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}"))
+        if beside:
+            return beside[0]
     raise NotFound(f"There is no {MANIFEST_FILE} above the test.", file=str(inside))

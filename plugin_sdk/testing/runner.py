@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 
 from kernel.errors import KeelstoneError, ValidationFailed
 from kernel.manifest import PluginManifest, load_manifest
-from plugin_sdk.testing.contract import Check, contract_checks
+from plugin_sdk.testing.contract import Check, contract_checks, extension_checks
+from plugin_sdk.testing.extension import Extension
 from plugin_sdk.testing.guest import HOSTS, Guest, GuestHost, hosts_of
 from plugin_sdk.toolchain import python
 
@@ -79,13 +80,16 @@ def run_tests(folder: Path, host: GuestHost | None = None) -> Report:
     """
     folder = folder.resolve()
     manifest = load_manifest(folder)
-    if host is not None and host not in hosts_of(manifest):
+    if manifest.kind == "guest" and host is not None and host not in hosts_of(manifest):
         raise ValidationFailed(
             f"{manifest.id} does not run on the host {host}.",
             plugin=manifest.id,
             expected=" or ".join(hosts_of(manifest)),
             found=host,
         )
+    if manifest.kind != "guest":
+        checks = asyncio.run(_extension(folder))
+        return Report(manifest.id, tuple(checks), _own_tests(_project(folder), manifest, None))
     checks = asyncio.run(_contract(folder, host or "sandbox"))
     return Report(manifest.id, tuple(checks), _own_tests(folder, manifest, host))
 
@@ -94,6 +98,16 @@ async def _contract(folder: Path, host: GuestHost) -> list[Check]:
     async with Guest(folder, host=host) as guest:
         await guest.start()
         return await contract_checks(guest)
+
+
+async def _extension(folder: Path) -> list[Check]:
+    async with Extension(folder) as extension:
+        return await extension_checks(extension)
+
+
+def _project(package: Path) -> Path:
+    """Where an extension's tests are: in its package, or beside it."""
+    return package if (package / TESTS).is_dir() else package.parent
 
 
 def _own_tests(folder: Path, manifest: PluginManifest, host: GuestHost | None) -> OwnTests | None:
@@ -133,6 +147,8 @@ def _own_tests(folder: Path, manifest: PluginManifest, host: GuestHost | None) -
 
 def _python_path(folder: Path, manifest: PluginManifest) -> str:
     """The source of a Python guest and the guest library, so that pure functions can be tested alone."""
+    if manifest.kind != "guest":
+        return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     paths = [str(folder / manifest.build.source).rpartition("/")[0]] if manifest.build else []
     return os.pathsep.join([*paths, str(python.LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])])
 
