@@ -23,6 +23,7 @@ class _Kind:
 _KINDS: Mapping[str, _Kind] = {
     "assemblyscript": _Kind("assembly/index.ts", time_ms=250, memory_mb=8),
     "c": _Kind("guest/plugin.c", time_ms=250, memory_mb=8),
+    "go": _Kind("guest/plugin.go", time_ms=500, memory_mb=32),
     "javascript": _Kind("guest/plugin.js", time_ms=500, memory_mb=32),
     "python": _Kind("guest/plugin.py", time_ms=1000, memory_mb=64),
     "rust": _Kind("guest/lib.rs", time_ms=250, memory_mb=8),

