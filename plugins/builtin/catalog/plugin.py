@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from plugin_sdk import GraphQL, PluginContext, Routes, hookimpl
 from plugin_sdk.data import Schema
-from plugin_sdk.services import ActivationControl, BlobStore, Database, KeyProvider, KvStore, Marketplace, SecretSource
+from plugin_sdk.services import (
+    ActivationControl,
+    BlobStore,
+    BreakerControl,
+    BreakerStore,
+    Database,
+    KeyProvider,
+    KvStore,
+    Marketplace,
+    SecretSource,
+)
 from plugins.builtin.catalog import graphql
 from plugins.builtin.catalog.application import TenantPlugins
+from plugins.builtin.catalog.health import HealthKeeper, Rule
+from plugins.builtin.catalog.health_rest import health_router, reset_router
 from plugins.builtin.catalog.infrastructure import SCHEMA, SqlCatalog
 from plugins.builtin.catalog.moves import Mover
 from plugins.builtin.catalog.operations import Operations
@@ -27,11 +39,13 @@ class CatalogPlugin:
         operations: Operations,
         secrets: PluginSecrets,
         trials: Trials,
+        health: HealthKeeper,
     ) -> None:
         self._tenants = tenants
         self._secrets = secrets
         self._operations = operations
         self._trials = trials
+        self._health = health
 
     @hookimpl
     def contribute_tables(self) -> Schema:
@@ -44,6 +58,8 @@ class CatalogPlugin:
             Routes(activations_router(self._tenants)),
             Routes(secrets_router(self._secrets)),
             *self._trials.routes(),
+            Routes(health_router(self._health)),
+            Routes(reset_router(self._health)),
         ]
 
     @hookimpl
@@ -53,9 +69,11 @@ class CatalogPlugin:
     @hookimpl
     def starting(self) -> None:
         self._trials.start()
+        self._health.start()
 
     @hookimpl
     async def stopping(self) -> None:
+        await self._health.stop()
         await self._trials.stop()
 
 
@@ -79,5 +97,16 @@ def start(platform: PluginContext) -> CatalogPlugin:
     secrets = PluginSecrets(database, services.get(KeyProvider), tenants)
     services.publish(SecretSource, secrets)
     control.use(tenants)
-    trials = Trials(database, repository, control, tenants, operations, mover)
-    return CatalogPlugin(tenants, operations, secrets, trials)
+    breakers = services.get(BreakerControl)
+    trials = Trials(database, repository, control, tenants, operations, mover, breakers)
+    rule = Rule(platform.settings.quarantine_tenants, platform.settings.quarantine_minutes)
+    health = HealthKeeper(
+        database,
+        repository,
+        control,
+        services.get(BreakerControl),
+        services.get(BreakerStore),
+        operations.install,
+        rule,
+    )
+    return CatalogPlugin(tenants, operations, secrets, trials, health)

@@ -79,8 +79,8 @@ class Upgrades:
         self._operations = operations
         self._mover = mover
         self._now = now
-        self.changed: Callable[[], None] = lambda: None
-        """Called after an upgrade began or ended here, so that measuring begins and ends at once."""
+        self.changed: Callable[[Upgrade], None] = lambda upgrade: None
+        """Called with an upgrade that is about to begin, or has ended, here: measured from its first call."""
 
     # ------------------------------------------------------------------ begin, widen, end
 
@@ -137,9 +137,8 @@ class Upgrades:
             if upgrade.for_all:
                 event = NewEvent("plugin.upgrade_started", told(upgrade))
                 transaction.emit(f"upgrade:{upgrade.id}", event)
-        moves = await self.reconcile(context, upgrade)
-        self.changed()
-        return upgrade, moves
+        self.changed(upgrade)
+        return upgrade, await self.reconcile(context, upgrade)
 
     async def share(
         self, context: Context, upgrade: Upgrade, *, tenants: float | None = None, calls: float | None = None
@@ -162,7 +161,7 @@ class Upgrades:
         decided = replace(upgrade, state=UpgradeState.PROMOTING, reason=reason)
         decided = await self._save(context, decided, NewEvent("plugin.upgrade_promoted", told(decided)))
         moves = await self.reconcile(context, decided)
-        self.changed()
+        self.changed(decided)
         return await self.get(upgrade.id, upgrade.owner), moves
 
     async def roll_back(
@@ -182,7 +181,7 @@ class Upgrades:
             elif moved and present.version == upgrade.version and present.previous and not present.pinned:
                 back = await self._release(upgrade.plugin, present.previous)
                 moves.append(await self._mover.move(context, tenant, present, back, "rollback"))
-        self.changed()
+        self.changed(ended)
         return ended, moves
 
     async def _save(self, context: Context, upgrade: Upgrade, event: NewEvent) -> Upgrade:

@@ -21,7 +21,7 @@ from plugin_sdk import (
     new_id,
     system_context,
 )
-from plugin_sdk.services import Database, GuestCall
+from plugin_sdk.services import BreakerControl, BreakerRecord, Database, GuestCall
 from plugins.builtin.catalog.application import utc_now
 from plugins.builtin.catalog.upgrades.application import NEW, OLD, SHADOW, Upgrades
 from plugins.builtin.catalog.upgrades.comparison import Report, Result, micros_of
@@ -43,6 +43,7 @@ class Monitor:
         database: Database,
         repository: SqlUpgrades,
         upgrades: Upgrades,
+        breakers: BreakerControl,
         *,
         interval: float = 2.0,
         round: float = 30.0,
@@ -51,6 +52,7 @@ class Monitor:
         self._database = database
         self._repository = repository
         self._upgrades = upgrades
+        self._breakers = breakers
         self._interval = interval
         self._round = round
         self._now = now
@@ -61,7 +63,9 @@ class Monitor:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._next_round = 0.0
-        upgrades.changed = self._wake.set
+        self._opened: dict[str, BreakerRecord] = {}
+        upgrades.changed = self._changed
+        breakers.watch(self._breaker)
 
     # ------------------------------------------------------------------ on the request path
 
@@ -78,6 +82,19 @@ class Monitor:
             if isinstance(arm, Arm):
                 arm.note(micros_of(result), isinstance(result, KeelstoneError))
                 self._unsaved.add(key)
+
+    def _changed(self, upgrade: Upgrade) -> None:
+        others = [u for u in self._canaries.get(upgrade.plugin, ()) if u.id != upgrade.id]
+        counted = upgrade.mode == "canary" and upgrade.state is UpgradeState.RUNNING
+        self._canaries[upgrade.plugin] = [*others, upgrade] if counted else others
+        self._wake.set()
+
+    def _breaker(self, record: BreakerRecord) -> None:
+        """A breaker of a new version that opens is cause enough: calls no longer reach it to be counted."""
+        for upgrade in self._canaries.get(record.plugin, ()):
+            if record.state == "open" and record.version == upgrade.version:
+                self._opened[upgrade.id] = record
+                self._wake.set()
 
     def compared(self, upgrade: str, call: GuestCall, old: Result, new: Result | None) -> None:
         """Add a mirrored call to its tenant's report; ``new`` is None if there was no room to run it."""
@@ -131,6 +148,7 @@ class Monitor:
             if upgrade.mode == "canary" and upgrade.state is UpgradeState.RUNNING:
                 canaries.setdefault(upgrade.plugin, []).append(upgrade)
         self._canaries = canaries
+        self._opened = {id: record for id, record in self._opened.items() if id in {u.id for u in found}}
         open_ids = {u.id for u in found}
         for key in [k for k in self._figures if k[0] not in open_ids and k not in self._unsaved]:
             del self._figures[key]
@@ -170,10 +188,12 @@ class Monitor:
         for _, arm, data in measured:
             totals[arm] = totals[arm] + Arm.of(data)
         canary = totals[NEW] - Arm.of(upgrade.looked.get(NEW, {}))
-        if canary.calls < upgrade.thresholds.min_calls:
-            return
-        # Each look judges calls that no look before it has judged, beside all that the stable version did.
-        reason = verdict(canary, totals[OLD], upgrade.thresholds)
+        reason = self._resting(upgrade)
+        if reason is None:
+            if canary.calls < upgrade.thresholds.min_calls:
+                return
+            # Each look judges calls that no look before it has judged, beside all that the stable version did.
+            reason = verdict(canary, totals[OLD], upgrade.thresholds)
         context = system_context(upgrade.owner)
         figures: dict[str, Any] = {NEW: canary.summary(), OLD: totals[OLD].summary()}
         try:
@@ -192,3 +212,16 @@ class Monitor:
         except (Conflict, LifecycleError):
             # Another process, or a person, was first.
             return
+
+    def _resting(self, upgrade: Upgrade) -> str | None:
+        opened = self._opened.pop(upgrade.id, None)
+        if opened is None:
+            return None
+        both = [r for r in self._breakers.states(plugin=upgrade.plugin) if r.state == "open"]
+        if any(r.version != upgrade.version for r in both):
+            # The stable version fails too: whatever it is, the upgrade is not the cause.
+            return None
+        return (
+            f"{opened.failures} calls of the new version in a row failed {opened.hook} for {opened.tenant}, "
+            f"so its breaker opened: {opened.error}"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plugin_sdk import Routes
-from plugin_sdk.services import ActivationControl, Database
+from plugin_sdk.services import ActivationControl, BreakerControl, Database
 from plugins.builtin.catalog.application import TenantPlugins
 from plugins.builtin.catalog.infrastructure import SqlCatalog
 from plugins.builtin.catalog.moves import Mover
@@ -26,10 +26,11 @@ class Trials:
         tenants: TenantPlugins,
         operations: Operations,
         mover: Mover,
+        breakers: BreakerControl,
     ) -> None:
         stored = SqlUpgrades()
         self.upgrades = Upgrades(database, repository, stored, control, tenants, operations, mover)
-        self.monitor = Monitor(database, stored, self.upgrades)
+        self.monitor = Monitor(database, stored, self.upgrades, breakers)
         self.mirror = Mirror(control, self.monitor.compared)
         control.watch_calls(self.monitor.note)
         control.mirror_calls(self.mirror.offer)
