@@ -550,22 +550,24 @@ class HostCalls:
     # ------------------------------------------------------------------ secrets
 
     def secrets_placeholder(self, name: str) -> str:
-        secrets = self._call_secrets()
         capability = self.call.manifest.capabilities.secrets
-        if secrets is None or capability is None or name not in capability.names:
-            raise Refused("denied", f"{name} is not among capabilities.secrets.names")
+        if capability is None or name not in capability.names:
+            raise Refused("denied", f"{name[:100]} is not among capabilities.secrets.names")
+        secrets = self._call_secrets()
+        if secrets is None:
+            raise Refused("unavailable", "nobody keeps secrets here")
         found = secrets.placeholders.get(name)
         if found is None:
             raise Refused("not-found", f"nobody has entered the secret {name} in this tenant")
         return found
 
     def _call_secrets(self) -> CallSecrets | None:
-        """The plugin's secrets in this call; None where it asks for none or may not use them."""
+        """The plugin's secrets in this call; None where it may not use any, or nobody keeps them."""
         capability = self.call.manifest.capabilities.secrets
         if self._secrets is None and capability is not None and self._granted("secrets"):
             source = self._services.find(SecretSource)
             if source is None:
-                raise Refused("unavailable", "nobody keeps secrets here")
+                return None
             values = self._await(source.secrets(self.call.context.tenant, self.call.plugin), "the secrets' store")
             self._secrets = CallSecrets(
                 capability, values, self._services.random, lambda name: self._use(f"secrets.use {name}")

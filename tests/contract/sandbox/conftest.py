@@ -19,7 +19,7 @@ from sandbox import open_runtime
 from sandbox.runtime import SandboxRuntime
 
 GUESTS = Path(__file__).parents[2] / "guests"
-ALL = frozenset({"log", "config", "kv", "http", "events"})
+ALL = frozenset({"log", "config", "kv", "http", "events", "secrets", "ai", "notify", "clock", "random", "services"})
 
 
 def component(name: str) -> bytes:
@@ -44,6 +44,12 @@ def manifest(**changes: Any) -> PluginManifest:
             "kv": {"why": why},
             "http": {"why": why, "hosts": ["api.example.com", "setting:hook_url"], "methods": ["GET", "POST"]},
             "events": {"why": why, "emits": ["lead.scored"]},
+            "secrets": {"why": why, "names": {"token": {"why": why, "hosts": ["setting:hook_url"]}}},
+            "ai": {"why": why, "models": ["fast"]},
+            "notify": {"why": why, "channels": ["email"]},
+            "clock": {"why": why},
+            "random": {"why": why},
+            "services": {"why": why, "calls": {"keelstone/users": ["find"]}},
         },
         "events": {
             "declares": [
@@ -154,14 +160,18 @@ def lane(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def opened(home: Path, lane: str) -> Opener:
-    """Opens a sandbox with the given settings: ``async with opened(sandbox_threads=2) as box``."""
+    """Opens a sandbox with the given settings: ``async with opened(sandbox_threads=2) as box``.
+
+    ``ports`` are the services that plugins have published, by port.
+    """
     chosen = {"sandbox_lane": "auto" if lane == "fast" else lane}
 
     @asynccontextmanager
-    async def open_box(**changes: Any) -> AsyncIterator[Sandbox]:
+    async def open_box(ports: dict[type[Any], Any] | None = None, **changes: Any) -> AsyncIterator[Sandbox]:
         kv, logs = MemoryKv(), []
         settings = Settings(**({"home": home, "sandbox_slots": 32, "sandbox_threads": 4} | chosen | changes))
-        runtime = open_runtime(settings, kv=kv, log=lambda _call, line: logs.append(line))
+        find = (ports or {}).get
+        runtime = open_runtime(settings, kv=kv, log=lambda _call, line: logs.append(line), find=find)
         assert isinstance(runtime, SandboxRuntime)
         try:
             yield Sandbox(runtime, kv, logs)

@@ -312,3 +312,54 @@ async def test_a_guest_waiting_for_a_silent_server_ends_with_its_time(opened, ma
             found = (await asyncio.gather(work, return_exceptions=True))[0]
             assert getattr(found, "output", "!deadline") == "!deadline"
             assert (await box.run("echo", "still here")).output == "still here"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X-HTTP-Method-Override", "X-Original-URL", "X-Real-IP", "HTTP2-Settings", "Transfer-Encoding", "Host", "TE"],
+)
+async def test_headers_that_would_undo_a_check_are_the_hosts_own(name):
+    async with serving(lambda r: http()) as server:
+        here = f"127.0.0.1:{server.port}"
+        error = await refused(Egress((here,)), f"http://{here}/", capability(here), headers=((name, "x"),))
+        assert error.code == "denied"
+        assert server.connections == 0
+
+
+@pytest.mark.parametrize("value", ["a\r\nx: y", "a\nb", "a\0b", " a", "a\t", "\x7f"])
+async def test_values_that_servers_read_differently_are_refused(value):
+    async with serving(lambda r: http()) as server:
+        here = f"127.0.0.1:{server.port}"
+        error = await refused(Egress((here,)), f"http://{here}/", capability(here), headers=(("x-a", value),))
+        assert error.code == "invalid"
+        assert server.connections == 0
+
+
+async def test_a_manifest_can_name_the_headers_that_may_be_set():
+    async with serving(lambda r: http()) as server:
+        here = f"127.0.0.1:{server.port}"
+        allowed = capability(here).model_copy(update={"headers": ("x-mine",)})
+        await send(Egress((here,)), f"http://{here}/", allowed, headers=(("X-Mine", "1"),))
+        assert server.requests[0].headers["x-mine"] == "1"
+        error = await refused(Egress((here,)), f"http://{here}/", allowed, headers=(("X-Other", "1"),))
+        assert error.code == "denied"
+        assert server.connections == 1
+
+
+async def test_every_hop_is_told():
+    async with serving(
+        lambda r: http("302 Found", b"", "Location: /next") if "next" not in r.line else http()
+    ) as server:
+        here = f"127.0.0.1:{server.port}"
+        visited = []
+        await send(Egress((here,)), f"http://{here}/", capability(here), visit=lambda *hop: visited.append(hop))
+        assert visited == [("GET", "127.0.0.1"), ("GET", "127.0.0.1")]
+
+
+async def test_an_answer_that_unpacks_to_nothing_is_counted_nevertheless():
+    empty = gzip.compress(b"")
+    # A gzip file may have an endless comment; nothing of it comes out at the other end.
+    endless = empty[:3] + b"\x10" + empty[4:10] + b"c" * 300_000
+    async with serving(lambda r: http("200 OK", endless, "Content-Encoding: gzip")) as server:
+        here = f"127.0.0.1:{server.port}"
+        assert (await refused(Egress((here,)), f"http://{here}/", capability(here))).code == "limit-http"
