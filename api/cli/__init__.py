@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import development, operator, secrets, server, tenant
+from api.cli import development, doctor, operator, secrets, server, tenant
 from api.cli.connection import open_connection
 from kernel.discovery import COMMANDS, entry_points
 from kernel.settings import Settings
@@ -45,6 +45,7 @@ def build() -> typer.Typer:
     tenant.register(tree)
     secrets.register(tree)
     development.register(tree)
+    doctor.register(tree)
     return root
 
 
