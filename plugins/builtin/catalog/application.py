@@ -18,6 +18,7 @@ from plugin_sdk import (
     NewEvent,
     NotFound,
     PluginManifest,
+    PluginQuarantined,
     ReleaseState,
     UpgradeRecord,
     parse_version,
@@ -245,7 +246,10 @@ class TenantPlugins:
         """The installed release, or None."""
         async with self._database.read(ALL_TENANTS) as transaction:
             found = await self._repository.release(transaction, plugin, version)
-        return None if found is None else GuestRelease(found.manifest, found.component)
+        if found is None:
+            return None
+        withdrawn = "it is quarantined" if found.state is ReleaseState.QUARANTINED else ""
+        return GuestRelease(found.manifest, found.component, withdrawn)
 
     # ------------------------------------------------------------------ inside
 
@@ -274,6 +278,12 @@ class TenantPlugins:
                 raise NotFound(f"{manifest.id} {manifest.version} was uninstalled meanwhile.", plugin=manifest.id)
 
     async def _make_ready(self, release: Release) -> None:
+        if release.state is ReleaseState.QUARANTINED:
+            raise PluginQuarantined(
+                f"{release.manifest.id} {release.manifest.version} was withdrawn from the platform.",
+                plugin=release.manifest.id,
+                fix="Choose another version; see `keelstone plugins health`.",
+            )
         if release.manifest.kind == "guest":
             await self._control.prepare(release.manifest, release.component)
 

@@ -224,7 +224,9 @@ def switch_off(present: Activation, tenant: str) -> Activation:
 def move(present: Activation, manifest: PluginManifest) -> Activation:
     """The activation in another version: code moves, grants do not grow."""
     grants, denied = carried_grants(present.grants, present.denied, manifest)
-    state = ActivationState.ACTIVE if present.state is ActivationState.UPGRADING else present.state
+    # What was degraded was the version from before.
+    trial = present.state in (ActivationState.UPGRADING, ActivationState.DEGRADED)
+    state = ActivationState.ACTIVE if trial else present.state
     return replace(
         present,
         version=manifest.version,

@@ -19,6 +19,7 @@ from plugin_sdk import (
     NewEvent,
     NotFound,
     PluginManifest,
+    PluginQuarantined,
     ReleaseState,
     Requirement,
     next_release_state,
@@ -91,9 +92,10 @@ class Operations:
     async def plan(self, plugin: str, wanted: str = "*") -> list[PluginManifest]:
         """What an install would bring, in start order (requirements first), present ones left out.
 
-        Raises NotFound, ResolutionConflict.
+        A quarantined release is not among the candidates. Raises NotFound, ResolutionConflict, and
+        PluginQuarantined if nothing else would do.
         """
-        present = await self._present()
+        present, withdrawn = await self._present(), await self._withdrawn()
         known: dict[str, list[PluginManifest]] = {}
         market = self._marketplace()
         queue = [plugin]
@@ -108,7 +110,9 @@ class Operations:
                 if name == plugin:
                     raise
                 offered = []
-            versions = {m.version: m for m in [*offered, *here]}
+            versions = {m.version: m for m in [*offered, *here] if (m.id, m.version) not in withdrawn}
+            if name == plugin and offered and not any(m.semver in parse_range(wanted) for m in versions.values()):
+                _refuse_withdrawn(plugin, [m for m in offered if m.semver in parse_range(wanted)])
             known[name] = list(versions.values())
             queue += [p for m in known[name] for p in m.requires.plugins]
         newest = {r.manifest.id: r.manifest.version for r in present if r.manifest.id != plugin}
@@ -349,6 +353,11 @@ class Operations:
 
     # ------------------------------------------------------------------ inside
 
+    async def _withdrawn(self) -> set[tuple[str, str]]:
+        async with self._database.read(ALL_TENANTS) as transaction:
+            stored = await self._repository.releases(transaction)
+        return {(r.manifest.id, r.manifest.version) for r in stored if r.state is ReleaseState.QUARANTINED}
+
     async def _present(self) -> list[Release]:
         async with self._database.read(ALL_TENANTS) as transaction:
             stored = await self._repository.releases(transaction)
@@ -367,6 +376,17 @@ class Operations:
         async with self._database.read(ALL_TENANTS) as transaction:
             found = await self._repository.all_activations(transaction, plugin)
         return [(tenant, a) for tenant, a in found if a.running]
+
+
+def _refuse_withdrawn(plugin: str, fitting: list[PluginManifest]) -> None:
+    if fitting:
+        raise PluginQuarantined(
+            f"{plugin} {fitting[0].version} was withdrawn from the platform.",
+            plugin=plugin,
+            expected="a release that is not quarantined",
+            found=", ".join(m.version for m in fitting),
+            fix=f"Install another version, or let it back in: `keelstone plugins release {plugin} VERSION`.",
+        )
 
 
 def describe(release: Release) -> dict[str, Any]:

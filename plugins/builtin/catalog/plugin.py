@@ -104,7 +104,7 @@ def start(platform: PluginContext) -> CatalogPlugin:
         database,
         repository,
         control,
-        services.get(BreakerControl),
+        breakers,
         services.get(BreakerStore),
         operations.install,
         rule,
