@@ -140,8 +140,8 @@ class HostCalls:
 
     __slots__ = (
         "_effects", "_kv_usage", "_log_lines", "_loop", "_notices", "_recorder", "_replayer", "_secrets", "_services",
-        "_stored", "_uses", "_wasi", "_wasi_calls", "ai_tokens", "call", "cancelled", "deadline", "host_calls",
-        "http_bytes", "in_place", "kv_bytes", "limits", "logs", "stderr", "stopped",
+        "_stored", "_uses", "_waiting", "_wasi", "_wasi_calls", "ai_tokens", "call", "cancelled", "deadline",
+        "host_calls", "http_bytes", "in_place", "kv_bytes", "limits", "logs", "stderr", "stopped",
     )  # fmt: skip
 
     def __init__(
@@ -156,6 +156,7 @@ class HostCalls:
         self.deadline = _NO_DEADLINE
         self.in_place = False
         self.cancelled = False
+        self._waiting: concurrent.futures.Future[Any] | None = None
         self.stopped: BaseException | None = None
         self.host_calls = 0
         self.http_bytes = 0
@@ -300,7 +301,7 @@ class HostCalls:
     def _count(self) -> None:
         self.host_calls += 1
         if self.cancelled:
-            raise GuestCancelled("The call was given up while it ran.", plugin=self.call.plugin, hook=self.call.hook)
+            raise self._given_up()
         if self.host_calls > self.limits.host_calls + HOST_CALL_GRACE:
             raise self._too_many(
                 self.limits.host_calls,
@@ -337,6 +338,15 @@ class HostCalls:
         """Seconds until the call's deadline."""
         return max(0.0, self.deadline - time.monotonic())
 
+    def cancel(self) -> None:
+        """Nobody waits for the call any more: end the host call that it holds, and it at its next one."""
+        self.cancelled = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _given_up(self) -> GuestCancelled:
+        return GuestCancelled("The call was given up while it ran.", plugin=self.call.plugin, hook=self.call.hook)
+
     def _await(self, work: Coroutine[Any, Any, T], what: str) -> T:
         if self.in_place:
             # The loop that would do the work is the very thread that waits here.
@@ -345,13 +355,17 @@ class HostCalls:
         if self._loop is None or self._loop.is_closed():
             work.close()
             raise Refused("unavailable", f"{what} cannot be reached")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._waiting = future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        if self.cancelled:
+            future.cancel()
         try:
             return future.result(timeout=self.remaining())
         except TimeoutError:
             future.cancel()
             raise Refused("deadline", f"{what} did not answer within the call's time") from None
         except concurrent.futures.CancelledError:
+            if self.cancelled:
+                raise self._given_up() from None
             raise Refused("unavailable", f"{what} is shutting down") from None
         except (Refused, EgressRefused):
             raise

@@ -72,7 +72,7 @@ class NativeRuntime:
         try:
             answered, text = await asyncio.wait_for(asyncio.to_thread(_run, self._native, call, ask), seconds)
         except TimeoutError as error:
-            host.cancelled = True
+            host.cancel()
             raise GuestTimeLimit(
                 "The plugin did not answer in time.",
                 plugin=call.plugin,

@@ -175,7 +175,7 @@ class SandboxRuntime:
                     outcome, cpu_us = await self._pool.submit(call.plugin, partial(_run_in_thread, guest, host, seat))
         except asyncio.CancelledError:
             # The guest cannot be stopped at once, but its next host call ends it and nothing is saved.
-            host.cancelled = True
+            host.cancel()
             self._tell(host)
             raise
         except BaseException:
@@ -223,7 +223,7 @@ class SandboxRuntime:
     async def close(self) -> None:
         """End the calls under way and stop the threads."""
         for host in tuple(self._hosts):
-            host.cancelled = True
+            host.cancel()
         self._engine.interrupt_all()
         await asyncio.to_thread(self._pool.close)
         self._live.close()
