@@ -37,6 +37,6 @@ def test_its_host_calls_are_those_of_the_contract() -> None:
         declared |= {(name, function) for function in re.findall(r"^    ([a-z-]+): func\(", body, re.MULTILINE)}
     found = set()
     for path in SOURCE.glob("*.ts"):
-        for name, function in re.findall(r'@external\("keelstone:plugin/(\w+)@1.0.0", "([a-z-]+)"\)', path.read_text()):
+        for name, function in re.findall(r'@external\("keelstone:plugin/(\w+)@1.1.0", "([a-z-]+)"\)', path.read_text()):
             found.add((name, function))
     assert found == declared

@@ -41,6 +41,12 @@ export function address(value: string): usize {
   return changetype<usize>(value);
 }
 
+/** Store where `value` lies and how long it is, as a list's element or a record's field. */
+export function put(at: usize, value: string): void {
+  store<u32>(at, <u32>address(value));
+  store<u32>(at, <u32>value.length, 4);
+}
+
 /** Zeroed memory for a result that the host writes. */
 export function area(bytes: usize): usize {
   const at = heap.alloc(bytes);

@@ -10,8 +10,9 @@
  *       return FilterReply.change(draft);
  *     }
  *
- * Host calls are grouped by capability: `log`, `config`, `kv`, `http`, `events`. Using one that the
- * manifest does not ask for stops the build with a message that says so.
+ * Host calls are grouped by capability: `log`, `config`, `kv`, `http`, `events`, `secrets`, `ai`, `notify`,
+ * `clock`, `random`, `services`. Using one that the manifest does not ask for stops the build with a
+ * message that says so.
  */
 export { Json, JsonKind } from "./json";
 export { AccessRequest, EventView, InstallRequest, Payload, TenantDraft, UserDraft } from "./payloads";
@@ -22,4 +23,10 @@ export { config } from "./config";
 export { kv } from "./kv";
 export { http, Header, HttpRequest, HttpResponse } from "./http";
 export { events } from "./events";
+export { secrets } from "./secrets";
+export { ai, Completion, Prompt } from "./ai";
+export { notify } from "./notify";
+export { clock } from "./clock";
+export { random } from "./random";
+export { services } from "./services";
 export { asciiLower } from "./text";

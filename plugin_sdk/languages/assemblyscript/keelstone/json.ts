@@ -54,6 +54,12 @@ export class Json {
     return new Json(JsonKind.List);
   }
 
+  static ofTexts(values: string[]): Json {
+    const made = Json.list();
+    for (let i = 0; i < values.length; i++) made.push(Json.text(values[i]));
+    return made;
+  }
+
   static object(): Json {
     return new Json(JsonKind.Object);
   }

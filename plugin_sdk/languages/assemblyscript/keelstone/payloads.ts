@@ -1,4 +1,4 @@
-/** What hooks receive: the classes of kernel/payloads.py. */
+/** What hooks receive. Generated from kernel/payloads.py: `python -m plugin_sdk.toolchain.typed`. */
 import { Json, JsonKind } from "./json";
 
 /** Base of payloads that a filter can hand back. */
@@ -9,15 +9,22 @@ export abstract class Payload {
 /** A person about to be registered or changed in one tenant. */
 export class UserDraft extends Payload {
   constructor(
+    /** Address, as it was given. */
     public email: string,
+    /** The person's name. */
     public name: string,
+    /** Whatever else is known, as plain JSON. */
     public attributes: Json,
   ) {
     super();
   }
 
   static from(data: Json): UserDraft {
-    return new UserDraft(data.text("email"), data.text("name"), objectAt(data, "attributes"));
+    return new UserDraft(
+      data.text("email"),
+      data.text("name"),
+      objectAt(data, "attributes"),
+    );
   }
 
   toJson(): Json {
@@ -31,16 +38,25 @@ export class UserDraft extends Payload {
 /** A tenant about to be provisioned. */
 export class TenantDraft extends Payload {
   constructor(
+    /** The id that the tenant will have. */
     public id: string,
+    /** What people call it. */
     public name: string,
+    /** The plan that it is on. */
     public plan: string,
+    /** The tenant's configuration, as plain JSON. */
     public configuration: Json,
   ) {
     super();
   }
 
   static from(data: Json): TenantDraft {
-    return new TenantDraft(data.text("id"), data.text("name"), data.text("plan"), objectAt(data, "configuration"));
+    return new TenantDraft(
+      data.text("id"),
+      data.text("name"),
+      data.text("plan", "free"),
+      objectAt(data, "configuration"),
+    );
   }
 
   toJson(): Json {
@@ -55,10 +71,15 @@ export class TenantDraft extends Payload {
 /** May this principal do this to that? */
 export class AccessRequest {
   constructor(
+    /** Id of who asks. */
     public principal: string,
+    /** The principal's roles. */
     public roles: string[],
+    /** The principal's permissions. */
     public permissions: string[],
+    /** The permission that is asked for. */
     public action: string,
+    /** What it is asked for; `*` for anything. */
     public resource: string,
   ) {}
 
@@ -76,11 +97,17 @@ export class AccessRequest {
 /** A verified release about to be installed on the platform. */
 export class InstallRequest {
   constructor(
+    /** The plugin's id. */
     public plugin: string,
+    /** The release. */
     public version: string,
+    /** SHA-256 of the package, in hex. */
     public digest: string,
+    /** Who signed it. */
     public publisher: string,
+    /** What its manifest asks for. */
     public capabilities: string[],
+    /** Where it wants to send requests. */
     public hosts: string[],
   ) {}
 
@@ -96,17 +123,26 @@ export class InstallRequest {
   }
 }
 
-/** A committed event. */
+/** A committed event, as observers see it. */
 export class EventView {
   constructor(
+    /** The event's id, the same at every delivery. */
     public id: string,
+    /** The event's type. */
     public type: string,
+    /** Whose event it is. */
     public tenant: string,
+    /** The stream that it belongs to. */
     public stream: string,
+    /** Its place in the stream, from 1. */
     public version: i64,
+    /** Its place in the global order. */
     public position: i64,
+    /** When it was committed, ISO 8601. */
     public time: string,
+    /** What happened, by the schema of its type. */
     public data: Json,
+    /** Id of the work that caused it; empty if unknown. */
     public correlationId: string,
   ) {}
 

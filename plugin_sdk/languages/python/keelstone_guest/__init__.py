@@ -14,11 +14,12 @@ A *filter* returns the changed payload, or None to keep it, or raises :class:`Re
 returns :class:`Allow`, :class:`Deny`, or None for no opinion. An *observe* returns None; any exception
 means "not done", and the event comes again later.
 
-Host calls are modules named like the capabilities: ``log``, ``config``, ``kv``, ``http``, ``events``.
+Host calls are modules named like the capabilities: ``log``, ``config``, ``kv``, ``http``, ``events``,
+``secrets``, ``ai``, ``notify``, ``clock``, ``random``, ``services``.
 They raise :class:`HostError` when the host refuses.
 """
 
-from . import config, events, http, kv, log
+from . import ai, clock, config, events, http, kv, log, notify, random, secrets, services
 from .dispatch import hook
 from .host import HostError
 from .payloads import AccessRequest, EventView, InstallRequest, TenantDraft, UserDraft
@@ -34,10 +35,16 @@ __all__ = [
     "Reject",
     "TenantDraft",
     "UserDraft",
+    "ai",
+    "clock",
     "config",
     "events",
     "hook",
     "http",
     "kv",
     "log",
+    "notify",
+    "random",
+    "secrets",
+    "services",
 ]

@@ -14,7 +14,8 @@ from . import (
     log,
     preload,  # noqa: F401 - its imports are its purpose
 )
-from .payloads import AccessRequest, EventView, InstallRequest, Payload, TenantDraft, UserDraft
+from .payload import Payload
+from .payloads import AccessRequest, EventView, InstallRequest, TenantDraft, UserDraft
 from .replies import Reject, decide_reply, filter_reply, observe_reply
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -12,8 +12,8 @@ from typing import Any
 
 
 class HostError(Exception):
-    """The host refused or failed a call; ``code`` is stable: not-granted, limit, invalid, denied,
-    unavailable, deadline."""
+    """The host refused or failed a call; ``code`` is stable: not-granted, invalid, denied, not-found,
+    unavailable, deadline, or a limit's, which begins with ``limit-``."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -36,7 +36,9 @@ def call(module: Any, capability: str, function: str, *arguments: Any) -> Any:
             "not-granted",
             f"{capability}.{function} needs [capabilities.{capability}] in plugin.toml, and a component to run in",
         )
-    target: Callable[..., Any] = getattr(module, function)
+    target: Callable[..., Any] | None = getattr(module, function, None)
+    if target is None:
+        raise HostError("unavailable", f"{capability}.{function} is newer than this plugin's requires.kernel")
     try:
         return target(*arguments)
     except Exception as error:

@@ -7,6 +7,7 @@ call are saved together, and only if the call succeeds. Every function raises Ho
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .host import bindings, call
@@ -33,6 +34,28 @@ def delete(key: str) -> None:
 def keys(prefix: str = "", limit: int = 100) -> list[str]:
     """Keys that begin with ``prefix``, in order, at most ``limit``."""
     return list(call(_host, "kv", "list_keys", prefix, limit))
+
+
+def set_if(key: str, value: str, expected: str | None) -> bool:
+    """Write only if the key has the value ``expected`` (None: there is no such key). False if it has not."""
+    done: bool = call(_host, "kv", "set_if", key, value, expected)
+    return done
+
+
+def set_for(key: str, value: str, seconds: int) -> None:
+    """Write a value that is gone after so many seconds."""
+    call(_host, "kv", "set_for", key, value, seconds)
+
+
+def get_many(keys: Iterable[str]) -> list[str | None]:
+    """The values of several keys, in the order asked for; None where there is none."""
+    return list(call(_host, "kv", "get_many", list(keys)))
+
+
+def set_many(values: Mapping[str, str]) -> None:
+    """Write several values: all of them, or none."""
+    entries = [] if _host is None else [_host.Entry(key=key, value=value) for key, value in values.items()]
+    call(_host, "kv", "set_many", entries)
 
 
 def get_json(key: str, otherwise: Any = None) -> Any:

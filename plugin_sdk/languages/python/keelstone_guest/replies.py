@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .payloads import Payload
+from .payload import Payload
 
 
 class Reject(Exception):
