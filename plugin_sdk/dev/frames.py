@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from plugin_sdk.dev.places import Place, place_at, places_in
 _FRAME = re.compile(r"^\s*\d+:\s+(?:0x(?P<offset>[0-9a-f]+) - )?(?P<name>\S.*)$", re.MULTILINE)
 _DIGITS = {c: i for i, c in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")}
 _CORE = b"\0asm\x01\0\0\0"
+_CODE_SECTION = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,12 @@ def frames_of(trap: str, folder: Path, component: bytes | None = None) -> list[P
     if lines is None:
         return found
     for frame in frames(trap):
-        spot = None if frame.offset is None else lines.find(frame.offset)
-        place = spot and place_at(folder, spot[0], spot[1], spot[2], function=readable(frame.name))
-        if place and all((place.file, place.line) != (known.file, known.line) for known in found):
+        # What the compiler put in line from its library hides the author's line, which comes just before.
+        spots = () if frame.offset is None else lines.around(frame.offset)
+        function = readable(frame.name)
+        places = (place_at(folder, source, line, column, function=function) for source, line, column in spots)
+        place = next((place for place in places if place is not None), None)
+        if place is not None and all((place.file, place.line) != (known.file, known.line) for known in found):
             found.append(place)
     return found
 
@@ -70,10 +74,12 @@ def readable(name: str) -> str:
 class SourceMap:
     """Where each instruction of a core module comes from."""
 
-    def __init__(self, text: str, base: int) -> None:
-        """``base`` is the offset of the core module in the component."""
+    def __init__(self, text: str, base: int, functions: Sequence[int] = ()) -> None:
+        """``base`` is the offset of the core module in the component, ``functions`` are where its functions
+        begin, from ``base``."""
         document = json.loads(text)
         self._base = base
+        self._functions = list(functions)
         self._sources: list[str] = document["sources"]
         self._columns: list[int] = []
         self._spots: list[tuple[int, int, int]] = []
@@ -93,9 +99,23 @@ class SourceMap:
             built = maps[0].with_suffix("").read_bytes()
             if component is not None and component != built:
                 return None
-            return cls(maps[0].read_text(encoding="utf-8"), built.find(_CORE))
-        except (OSError, ValueError, KeyError):
+            base = built.find(_CORE)
+            return cls(maps[0].read_text(encoding="utf-8"), base, function_starts(built[base:]))
+        except (OSError, ValueError, KeyError, IndexError):
             return None
+
+    def around(self, offset: int) -> Iterator[tuple[str, int, int]]:
+        """The source of an offset, then those of what comes before it in the same function, nearest first."""
+        at = offset - self._base
+        start = self._functions[max(bisect_right(self._functions, at) - 1, 0)] if self._functions else at
+        index = first = bisect_right(self._columns, at) - 1
+        while index >= 0 and (index == first or self._columns[index] >= start):
+            source, line, column = self._spots[index]
+            if index == first and self._sources[source].startswith("build/"):
+                # The generated entry: what it called stands in the frames above.
+                return
+            yield self._sources[source], line + 1, column + 1
+            index -= 1
 
     def find(self, offset: int) -> tuple[str, int, int] | None:
         """Source, line and column (from 1) of an offset in the component."""
@@ -104,6 +124,35 @@ class SourceMap:
             return None
         source, line, column = self._spots[index]
         return self._sources[source], line + 1, column + 1
+
+
+def function_starts(module: bytes) -> list[int]:
+    """Where the functions of a core module begin, from its first byte. Raises IndexError if it is cut short."""
+    starts: list[int] = []
+    at = len(_CORE)
+    while at < len(module) and not starts:
+        section = module[at]
+        size, at = _leb(module, at + 1)
+        if section == _CODE_SECTION:
+            count, body = _leb(module, at)
+            for _ in range(count):
+                length, body = _leb(module, body)
+                starts.append(body)
+                body += length
+        at += size
+    return starts
+
+
+def _leb(data: bytes, at: int) -> tuple[int, int]:
+    """An unsigned LEB128 number and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
 
 
 def _segments(mappings: str) -> Iterator[tuple[int, int, int, int]]:

@@ -1,0 +1,161 @@
+"""`keelstone plugin dev`, done for real: a plugin is made, changed, broken, crashed and mended while it runs."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugin_sdk.toolchain import Toolchains, ToolchainUnavailable
+from tests.services.base import cache_folder
+from tests.support.documents import ROOT
+
+pytestmark = pytest.mark.toolchain
+SECONDS = 120.0
+
+
+class Loop:
+    """A running loop: its happenings in order, and commands beside it."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+        self.seen: list[dict[str, Any]] = []
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "api.cli", "plugin", "dev", str(folder), "--json"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def until(self, *kinds: str) -> dict[str, Any]:
+        """The next happening of one of these kinds."""
+        while True:
+            line = self._lines.get(timeout=SECONDS)
+            assert line is not None, f"the loop ended; it said {self.seen}"
+            happening: dict[str, Any] = json.loads(line)
+            self.seen.append(happening)
+            if happening["event"] in kinds:
+                return happening
+
+    def cli(self, *arguments: str, code: int = 0) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "api.cli", "plugin", *arguments, "--json"],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    tools = Toolchains(cache_folder() / "toolchains")
+    try:
+        tools.assemblyscript()
+        tools.wasm_tools()
+    except ToolchainUnavailable as reason:
+        pytest.skip(str(reason))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEELSTONE_")}
+    environment |= {"PYTHONPATH": str(ROOT), "KEELSTONE_TOOLCHAINS": str(tools.folder)}
+    made = [sys.executable, "-m", "api.cli", "plugin", "new", "hello"]
+    subprocess.run(made, env=environment, cwd=tmp_path, check=True, capture_output=True, timeout=SECONDS)
+    running = Loop(tmp_path / "hello", environment)
+    try:
+        yield running
+    finally:
+        running.process.send_signal(signal.SIGTERM)
+        try:
+            assert running.process.wait(SECONDS) == 0
+        finally:
+            running.process.kill()
+            assert running.process.stdout is not None
+            running.process.stdout.close()
+
+
+def test_a_change_is_active_at_once_and_what_fails_is_shown_at_its_line(loop: Loop) -> None:
+    first = loop.until("active", "failed")
+    assert first["event"] == "active", first
+    assert first["version"] == "0.1.0-dev.1"
+    source = loop.folder / "assembly" / "index.ts"
+    good = source.read_text()
+
+    source.write_text(good.replace("tidied a name", "made a name tidy"))
+    second = loop.until("active", "failed")
+    assert second["version"] == "0.1.0-dev.2", second
+    file = loop.folder / "ann.json"
+    file.write_text(json.dumps({"email": "ann@example.com", "name": "  Ann   Lee "}))
+    assert loop.cli("call", "user_creating", "--payload", str(file))["payload"]["name"] == "Ann Lee"
+    call = loop.until("call")
+    assert (call["hook"], call["tenant"], call["version"]) == ("user_creating", "acme", "0.1.0-dev.2")
+    assert call["result"] == "changed name"
+    assert call["logs"] == [{"level": "info", "message": "made a name tidy"}]
+    assert call["uses"]["config.get"] == 1
+    assert call["memory_bytes"] >= 65536
+
+    source.write_text(good.replace("draft.name = name;", "draft.nme = name;"))
+    broken = loop.until("active", "failed")
+    (place,) = broken["places"]
+    assert broken["stage"] == "build"
+    assert place["file"] == "assembly/index.ts"
+    assert "draft.nme" in place["text"]
+    assert "nme" in place["message"]
+    assert loop.cli("call", "user_creating")["result"] == "kept"
+    assert loop.until("call")["version"] == "0.1.0-dev.2"
+
+    source.write_text(good.replace("draft.name = name;", "draft.name = name.repeat(-1);"))
+    loop.until("active")
+    assert loop.cli("call", "user_creating", "--payload", str(file), code=1)["error"]["code"] == "plugin-unavailable"
+    crashed = loop.until("call")
+    assert crashed["result"] == "failed"
+    assert crashed["problem"]["code"] == "guest-trap"
+    assert any("name.repeat(-1)" in place["text"] for place in crashed["places"]), crashed["places"]
+    replayed = loop.cli("replay", crashed["recording"])
+    assert replayed["same"]
+    assert any("name.repeat(-1)" in place["text"] for place in replayed["places"])
+
+    source.write_text(good)
+    assert loop.until("active", "failed")["event"] == "active"
+
+
+def test_without_a_loop_a_hook_is_called_in_the_sandbox_alone(loop: Loop) -> None:
+    loop.until("active")
+    home = loop.folder / ".keelstone-dev" / "server.json"
+    served = home.read_text()
+    home.unlink()
+    answer = loop.cli("call", "user_creating")
+    assert answer["result"] == "kept"
+    assert answer["memory_bytes"] >= 65536
+    home.write_text(served)
+
+
+def test_a_platform_that_is_not_for_development_takes_nothing(loop: Loop, tmp_path: Path) -> None:
+    from tests.support.served import serve
+
+    loop.until("active")
+    with serve(tmp_path / "platform", seed=False) as served:
+        environment = {**loop.environment, "KEELSTONE_URL": served.url}
+        command = [sys.executable, "-m", "api.cli", "plugin", "dev", str(loop.folder), "--once", "--json"]
+        command += ["--home", str(served.home)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+        assert done.returncode == 1
+        assert "takes no plugins from a folder" in done.stdout
