@@ -13,9 +13,10 @@ from pathlib import Path
 
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest
+from plugin_sdk.toolchain.component import make_component
 from plugin_sdk.toolchain.errors import BuildFailed
 from plugin_sdk.toolchain.fetch import Toolchains
-from plugin_sdk.toolchain.world import PACKAGE, SOURCE_MAP, VERSION, core_imports, generation, interface, without_custom
+from plugin_sdk.toolchain.world import SOURCE_MAP, VERSION, generation, without_custom
 
 LIBRARY = Path(__file__).parent.parent / "languages" / "assemblyscript"
 _FLAGS = ("--runtime", "stub", "-Osize", "--converge", "--noColors", "--sourceMap")
@@ -28,7 +29,7 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
     ``stage`` lies inside ``folder`` and holds the composed world in ``wit/``.
     """
     assert manifest.build is not None
-    asc, wasm_tools = tools.assemblyscript(), tools.wasm_tools()
+    asc = tools.assemblyscript()
     entry = stage / "entry.ts"
     entry.write_text(_entry(manifest, depth=len(stage.relative_to(folder).parts)), encoding="utf-8")
     name = entry.relative_to(folder).as_posix()
@@ -40,24 +41,9 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
     )
     if compiled.returncode or not core.is_file():
         raise _compiler_error(compiled.stderr or compiled.stdout, manifest, entry.name)
-    module = without_custom(core.read_bytes(), "sourceMappingURL")
-    core.write_bytes(module)
+    core.write_bytes(without_custom(core.read_bytes(), "sourceMappingURL"))
     core.with_name("core.wasm.map").replace(stage / SOURCE_MAP)
-    _check_imports(module, manifest)
-    embedded, component = stage / "embedded.wasm", stage / "component.wasm"
-    for arguments in (
-        ("component", "embed", "--encoding", "utf16", "-w", "guest", "wit", core.name, "-o", embedded.name),
-        ("component", "new", embedded.name, "-o", component.name),
-    ):
-        done = wasm_tools.run(*arguments, cwd=stage)
-        if done.returncode:
-            raise BuildFailed(
-                "The compiled module does not become a component.",
-                plugin=manifest.id,
-                found=done.stderr.strip()[:2000],
-                fix="Export nothing but hook functions from the source named under [build].",
-            )
-    return component.read_bytes()
+    return make_component(core, stage, manifest, tools, encoding="utf16")
 
 
 def _library(folder: Path, stage: Path, manifest: PluginManifest) -> str:
@@ -104,29 +90,6 @@ def _entry(manifest: PluginManifest, depth: int) -> str:
             '  log.error(what + (file === null ? "" : " (" + file + ":" + line.toString() + ")"));',
         ]
     return "\n".join([*lines, "  unreachable();", "}", ""])
-
-
-def _check_imports(core: bytes, manifest: PluginManifest) -> None:
-    version = generation(manifest)
-    allowed = {interface(name, version) for name in manifest.capabilities.asked()}
-    for name in core_imports(core):
-        if name in allowed:
-            continue
-        capability = name.removeprefix(f"{PACKAGE}/").removesuffix(f"@{version}")
-        if capability == name:
-            raise BuildFailed(
-                f"The source imports from {name!r}, which the host does not have.",
-                plugin=manifest.id,
-                found=name,
-                fix='Use the host calls of the package "keelstone"; there is no WASI and no JavaScript here.',
-            )
-        raise BuildFailed(
-            f"The source uses `{capability}`, which the manifest does not ask for.",
-            plugin=manifest.id,
-            expected=", ".join(manifest.capabilities.asked()) or "no capability",
-            found=capability,
-            fix=f'Add [capabilities.{capability}] with why = "..." to plugin.toml, or take the call out.',
-        )
 
 
 def _compiler_error(output: str, manifest: PluginManifest, entry: str) -> BuildFailed:

@@ -126,6 +126,14 @@ class Toolchains:
         start = f"import sys; sys.path.insert(0, {str(folder)!r}); from componentize_py import script; script()"
         return Tool((sys.executable, "-I", "-c", start), {})
 
+    def mypy(self) -> Tool:
+        """``mypy``: the installed one if it has the pinned version, else fetched."""
+        folder = self._installed("mypy", PINS / "mypy.txt") or self._pip("mypy", "the type checker for Python", "mypy")
+        start = (
+            f"import sys; sys.path.insert(0, {str(folder)!r}); from mypy.__main__ import console_entry; console_entry()"
+        )
+        return Tool((sys.executable, "-I", "-c", start), {})
+
     def zig(self) -> Tool:
         """``zig``, which is also a C compiler; what it compiles of its own libraries is kept beside it."""
         folder = self._pip("zig", "the Zig and C compiler", "ziglang")

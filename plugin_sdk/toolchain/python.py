@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from kernel.manifest import PluginManifest
 from plugin_sdk.toolchain.errors import BuildFailed
 from plugin_sdk.toolchain.fetch import Toolchains
+from plugin_sdk.toolchain.types import check_types
 
 LIBRARY = Path(__file__).parent.parent / "languages" / "python"
 _ENTRY = "keelstone_entry"
@@ -23,8 +24,9 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
     ``stage`` lies inside ``folder`` and holds the composed world in ``wit/``.
     """
     assert manifest.build is not None
-    compiler = tools.componentize_py()
     source = PurePosixPath(manifest.build.source)
+    check_types(folder, folder / source, LIBRARY, manifest, tools)
+    compiler = tools.componentize_py()
     (stage / f"{_ENTRY}.py").write_text(_entry(manifest, source.stem), encoding="utf-8")
     # componentize-py adds a virtual environment's packages to the path; an empty one keeps the
     # author's own environment out of the component.

@@ -20,10 +20,18 @@ class UserDraft(Payload):
     """Whatever else is known, as plain JSON."""
 
     def replace(
-        self, *, email: str = UNCHANGED, name: str = UNCHANGED, attributes: dict[str, Any] = UNCHANGED
+        self,
+        *,
+        email: str = UNCHANGED,
+        name: str = UNCHANGED,
+        attributes: dict[str, Any] = UNCHANGED,
     ) -> UserDraft:
         """The same payload with some members changed."""
-        return self._changed(email=email, name=name, attributes=attributes)
+        return self._changed(
+            email=email,
+            name=name,
+            attributes=attributes,
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,12 @@ class TenantDraft(Payload):
         configuration: dict[str, Any] = UNCHANGED,
     ) -> TenantDraft:
         """The same payload with some members changed."""
-        return self._changed(id=id, name=name, plan=plan, configuration=configuration)
+        return self._changed(
+            id=id,
+            name=name,
+            plan=plan,
+            configuration=configuration,
+        )
 
 
 @dataclass(frozen=True)
