@@ -141,7 +141,9 @@ async def test_advice_proposes_a_manifest_that_is_narrower_and_still_good(stage:
     fragment = tomllib.loads(advice["manifest"])
     assert set(fragment["capabilities"]) == {"kv"}
     assert fragment["limits"]["host_calls"] == 2
-    whole = 'manifest = 1\nid = "a1/b1"\nversion = "1.0.0"\nname = "Bee"\nsummary = "A narrower one."\nlicense = "MIT"\n'
+    whole = (
+        'manifest = 1\nid = "a1/b1"\nversion = "1.0.0"\nname = "Bee"\nsummary = "A narrower one."\nlicense = "MIT"\n'
+    )
     parse_manifest(whole + advice["manifest"], file="proposed")
     globex = await stage.client("globex")
     await globex.problem(404, "GET", "/api/v1/plugins/meter/greedy/advice")

@@ -84,6 +84,7 @@ class HealthKeeper:
         self._wall = wall
         self._waiting: deque[BreakerRecord] = deque()
         self._news = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         breakers.watch(self._note)
 
@@ -125,12 +126,13 @@ class HealthKeeper:
 
     async def settle(self) -> None:
         """Carry out what has been noted so far."""
-        while self._waiting:
-            record = self._waiting[0]
-            await self._follow(record)
-            self._waiting.popleft()
-            if record.state == "open":
-                await self._judge(record)
+        async with self._one_at_a_time:
+            while self._waiting:
+                record = self._waiting[0]
+                await self._follow(record)
+                self._waiting.popleft()
+                if record.state == "open":
+                    await self._judge(record)
 
     async def _reconcile(self) -> None:
         """After a start: who is degraded without an open breaker (it was forgotten) is active again."""
@@ -212,11 +214,10 @@ class HealthKeeper:
             after = replace(release, state=state)
             await self._repository.put_release(transaction, after)
             data = {"plugin": plugin, "version": release.manifest.version, "reason": reason[:500]}
-            event = NewEvent("plugin.quarantined", data)
-            transaction.emit(f"release:{plugin}", event, tenant=PLATFORM_TENANT)
+            transaction.emit(f"release:{plugin}", NewEvent("plugin.quarantined", data), tenant=PLATFORM_TENANT)
             for tenant, activation in await self._repository.all_activations(transaction, plugin):
                 if activation.running and activation.version == release.manifest.version:
-                    transaction.emit(f"activation:{plugin}", event, tenant=tenant)
+                    transaction.emit(f"activation:{plugin}", NewEvent("plugin.quarantined", data), tenant=tenant)
         logger.warning("%s %s is quarantined: %s", plugin, version, reason)
         await self._control.reload(plugin, release.manifest.version)
         return after
