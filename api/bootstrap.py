@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sqlalchemy import MetaData
+
 from api.development import Development
 from kernel.activation import Activations
 from kernel.activation_sync import ActivationSync
@@ -67,6 +69,7 @@ from kernel.projections import Projections
 from kernel.relay import Relay
 from kernel.service_calls import ServiceBook
 from kernel.settings import Settings
+from kernel.tables import Schema
 from kernel.telemetry import Telemetry
 from marketplace.connect import max_package_bytes, open_client, registry_folder
 from marketplace.registry import Registry
@@ -232,6 +235,7 @@ def bootstrap(settings: Settings) -> Platform:
     activations, guests = Activations(), Guests(runtime)
     guests.watch(lambda call, result: _count(telemetry, call, result))
     breakers = Breakers(database.breakers)
+    telemetry.show_breakers(breakers.states)
     hooks = Dispatcher(activations, guests, kv=database.kv, on_trace=telemetry.dispatch, breakers=breakers)
     sync = ActivationSync(activations, guests, runtime, blobs, types)
 
@@ -318,6 +322,43 @@ def _loop_watch(settings: Settings, found: list[Found], hooks: Dispatcher, telem
     watch = LoopWatch(folders, hooks.breaker_of, threshold=settings.blocked_loop_ms / 1000)
     telemetry.registry.register(watch)
     return watch
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMigration:
+    """A schema that this code would migrate, or cannot serve; ``severity`` is ``notes`` or ``breaks``."""
+
+    plugin: str
+    severity: str
+    detail: str
+    fix: str
+
+
+async def pending_migrations(settings: Settings) -> list[PendingMigration]:
+    """What the first start of this code would do to the database's tables; changes nothing.
+
+    Raises BackendUnavailable.
+    """
+    if settings.database_url is None and not (settings.home / "keelstone.db").exists():
+        return []
+    database = open_database(settings, EventTypes())
+    found = [f for f in find_plugins() if (f.folder / "migrations").is_dir()]
+    try:
+        await database.start()
+        schemas = [Schema(f.manifest.id, MetaData(), f.folder / "migrations") for f in found]
+        standings = await database.standings(schemas)
+    finally:
+        await database.close()
+    pending = []
+    for s in standings:
+        if not s.known:
+            detail = f"The database is at {s.current}, which this code does not know: it is newer than this code."
+            fix = "Use the version that made it, or restore a backup from before."
+            pending.append(PendingMigration(s.plugin, "breaks", detail, fix))
+        elif s.current != s.head:
+            detail = f"The first start migrates its tables from {s.current or 'nothing'} to {s.head}."
+            pending.append(PendingMigration(s.plugin, "notes", detail, "Make a backup of the database first."))
+    return pending
 
 
 def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]]) -> tuple[Registry | None, Any, Any]:
@@ -407,11 +448,9 @@ def _log_line(call: GuestCall, line: LogLine) -> None:
 
 
 def _count(telemetry: Telemetry, call: GuestCall, result: GuestResult | KeelstoneError) -> None:
-    used = result.usage if isinstance(result, (GuestResult, GuestFailure)) else None
+    used = result.usage if isinstance(result, (GuestResult, GuestFailure, PluginFailed)) else None
     if used is not None:
-        telemetry.guest(
-            call.plugin, call.context.tenant, used.wall_us, used.memory_bytes, used.host_calls, used.http_bytes
-        )
+        telemetry.guest(call.plugin, call.context.tenant, used, not isinstance(result, GuestResult))
 
 
 def _blob_folder(settings: Settings) -> Path:

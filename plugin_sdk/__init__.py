@@ -30,16 +30,17 @@ from kernel.errors import (
     NotFound,
     PluginQuarantined,
     Rejected,
+    ResolutionConflict,
     ServiceMissing,
     TenantMismatch,
     TokenExpired,
     Unauthenticated,
     ValidationFailed,
 )
-from kernel.events import Event, EventType, NewEvent
+from kernel.events import Event, EventType, NewEvent, breaking_changes
 from kernel.guests import Guests
 from kernel.hooks import Dispatcher
-from kernel.hookspecs import HOOK_CONTRACT_VERSION, hookimpl
+from kernel.hookspecs import CONTRACT_GENERATIONS, HOOK_CONTRACT_VERSION, hookimpl
 from kernel.lifecycle import (
     RUNNING,
     ActivationState,
@@ -74,6 +75,7 @@ from plugin_sdk.services import Services
 __all__ = [
     "ALL_TENANTS",
     "ANONYMOUS",
+    "CONTRACT_GENERATIONS",
     "HOOK_CONTRACT_VERSION",
     "OPERATOR_ROLE",
     "PLATFORM_TENANT",
@@ -120,6 +122,7 @@ __all__ = [
     "Rejected",
     "ReleaseState",
     "Requirement",
+    "ResolutionConflict",
     "Routes",
     "ServiceMethod",
     "ServiceMissing",
@@ -133,6 +136,7 @@ __all__ = [
     "UpgradeRecord",
     "UserDraft",
     "ValidationFailed",
+    "breaking_changes",
     "check_plain",
     "current_context",
     "hookimpl",

@@ -27,6 +27,7 @@ from kernel.adapters.sql.engine import (
 from kernel.adapters.sql.events import SqlEventStore
 from kernel.adapters.sql.kv import SqlKvStore
 from kernel.adapters.sql.log import EventLog
+from kernel.adapters.sql.migrate import Standing
 from kernel.adapters.sql.projections import SqlProjectionStore
 from kernel.adapters.sql.schema import KERNEL_SCHEMA
 from kernel.adapters.sql.transactions import SqlTransaction
@@ -121,6 +122,11 @@ class SqlDatabase:
                 if self.dialect == "postgresql":
                     await grant_app_role(connection)
         return done
+
+    async def standings(self, schemas: Sequence[Schema] = ()) -> list[Standing]:
+        """How far the kernel's tables and ``schemas`` have come, and would be brought by :meth:`migrate`."""
+        async with self._engines.admin.connect() as connection:
+            return await connection.run_sync(migrate.standings, [KERNEL_SCHEMA, *schemas])
 
     def admin(self) -> _Admin:
         """A transaction for DDL, outside the guard, one at a time over all processes."""

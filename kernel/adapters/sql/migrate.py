@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,34 @@ from sqlalchemy import Connection, inspect, text
 
 from kernel.errors import ConfigurationError
 from kernel.tables import Schema, owner_of, protection_sql
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a schema has come in a database (``current``), and how far this code would bring it (``head``).
+
+    ``known`` says whether this code knows the current revision: a newer one's database it does not.
+    """
+
+    plugin: str
+    current: str | None
+    head: str | None
+    known: bool
+
+
+def standings(connection: Connection, schemas: Sequence[Schema]) -> list[Standing]:
+    """Where each schema with migrations stands; changes nothing."""
+    present = set(inspect(connection).get_table_names())
+    found = []
+    for schema in schemas:
+        if schema.migrations is None:
+            continue
+        current: str | None = None
+        if schema.version_table in present:
+            current = connection.scalar(text(f"SELECT version_num FROM {schema.version_table}"))  # noqa: S608 slug
+        known = current is None or current in {_assigned(p).get("revision") for p in schema.migrations.glob("*.py")}
+        found.append(Standing(schema.plugin, current, head_revision(schema), known))
+    return found
 
 
 def head_revision(schema: Schema) -> str | None:

@@ -64,7 +64,7 @@ class CatalogPlugin:
 
     @hookimpl
     def contribute_graphql(self) -> list[GraphQL]:
-        return [graphql.types(self._tenants), secret_types(self._secrets)]
+        return [graphql.types(self._tenants), secret_types(self._secrets), self._trials.graphql()]
 
     @hookimpl
     def starting(self) -> None:
@@ -98,7 +98,18 @@ def start(platform: PluginContext) -> CatalogPlugin:
     services.publish(SecretSource, secrets)
     control.use(tenants)
     breakers = services.get(BreakerControl)
-    trials = Trials(database, repository, control, tenants, operations, mover, breakers)
+    trials = Trials(
+        database,
+        repository,
+        control,
+        tenants,
+        operations,
+        mover,
+        breakers,
+        platform.hooks,
+        services.get(BlobStore),
+        lambda: services.get(Marketplace),
+    )
     rule = Rule(platform.settings.quarantine_tenants, platform.settings.quarantine_minutes)
     health = HealthKeeper(
         database,

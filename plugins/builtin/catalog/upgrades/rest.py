@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from plugin_sdk import PLATFORM_TENANT, Context, Text
+from plugin_sdk import PLATFORM_TENANT, Context, Text, ValidationFailed
 from plugin_sdk.web import requires
 from plugins.builtin.catalog.moves import Move
 from plugins.builtin.catalog.rest import MoveOut
 from plugins.builtin.catalog.upgrades.application import Status, Upgrades
 from plugins.builtin.catalog.upgrades.domain import Upgrade
 from plugins.builtin.catalog.upgrades.figures import Thresholds
+from plugins.builtin.catalog.upgrades.preflight import Preflight, Preflights
 from plugins.builtin.catalog.upgrades.windows import Window, parse_window
 
 Reads = Annotated[Context, requires("plugins:read")]
@@ -243,3 +244,54 @@ def tenant_upgrades_router(upgrades: Upgrades) -> APIRouter:
 
 def _window(upgrades: Upgrades, window: Window | None) -> WindowOut:
     return WindowOut(window="always" if window is None else str(window), open=upgrades.is_open(window))
+
+
+class FindingOut(BaseModel):
+    """One thing that an upgrade would meet. `tenant` is empty for the whole platform."""
+
+    tenant: str
+    plugin: str
+    kind: str
+    severity: str
+    detail: str
+    fix: str
+
+
+class PreflightOut(BaseModel):
+    """What an upgrade would meet; `breaks` says whether something would not work."""
+
+    breaks: bool
+    tenants: int
+    findings: list[FindingOut]
+
+
+def _preflight(found: Preflight) -> PreflightOut:
+    findings = [FindingOut(**asdict(f)) for f in found.findings]
+    return PreflightOut(breaks=found.breaks, tenants=found.tenants, findings=findings)
+
+
+def preflight_router(preflights: Preflights) -> APIRouter:
+    """What an upgrade would break, before anything is touched."""
+    router = APIRouter(tags=["upgrades"])
+
+    @router.get("/upgrade-preflight", summary="What a plugin's or the kernel's upgrade would break, by tenant")
+    async def preflight(
+        context: Installs,
+        plugin: Annotated[str | None, Query()] = None,
+        version: Annotated[str | None, Query()] = None,
+        kernel: Annotated[str | None, Query()] = None,
+        serves: Annotated[list[str] | None, Query()] = None,
+    ) -> PreflightOut:
+        if kernel is not None and plugin is None and version is None:
+            return _preflight(await preflights.kernel(kernel, serves or ()))
+        if plugin is None or version is None or kernel is not None:
+            raise ValidationFailed("A preflight is of one upgrade.", expected="plugin and version, or kernel")
+        return _preflight(await preflights.plugin(plugin, version))
+
+    @router.get("/tenants/{tenant}/upgrade-preflight", summary="What a plugin's upgrade would break in the tenant")
+    async def tenant_preflight(
+        context: Activates, plugin: Annotated[str, Query()], version: Annotated[str, Query()]
+    ) -> PreflightOut:
+        return _preflight(await preflights.plugin(plugin, version, context.tenant))
+
+    return router
