@@ -33,6 +33,7 @@ from plugin_sdk.testing.chaos import Chaos
 from plugin_sdk.testing.control import ControlledClock, ControlledRandom
 from plugin_sdk.testing.fakes import FakeKv
 from plugin_sdk.testing.memory import MemoryGuest
+from plugin_sdk.testing.outside import Outside
 from plugin_sdk.testing.samples import sample_event
 from plugin_sdk.testing.web import FakeWeb
 from plugin_sdk.toolchain.builder import BUILD, built_component
@@ -92,7 +93,8 @@ class Guest:
     manifest asks for, unless told otherwise. Both can be replaced for one call. Effects are saved
     into ``kv`` and ``events`` when a call succeeds, as on the platform. A call may take ``patience``
     times the time that the manifest allows: tests judge what a guest does, on machines that are busy.
-    ``clock`` and ``random`` are the guest's time and chance; :meth:`chaos` lets things go wrong.
+    ``clock`` and ``random`` are the guest's time and chance, ``outside`` are its secrets, models, messages
+    and other plugins' services; :meth:`chaos` lets things go wrong.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Guest:
         self.settings = dict(settings or {})
         self.grants = frozenset(self.manifest.capabilities.asked() if grants is None else grants)
         self.kv = FakeKv()
+        self.outside = Outside(self.manifest)
         self.events: list[NewEvent] = []
         self.logs: list[LogLine] = []
         self._component = component or built_component(folder, self.manifest)
@@ -327,6 +330,7 @@ class Guest:
             settings,
             kv=self.kv,
             log=self._log,
+            find=self.outside.find,
             interposer=self._interposed,
             instead_of_network=self.web.host if allowed else None,
             native=native,
