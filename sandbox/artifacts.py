@@ -46,7 +46,7 @@ class ArtifactStore:
     def __init__(self, folder: Path, engine: SandboxEngine) -> None:
         self._folder = folder
         self._engine = engine
-        self._fingerprint = fingerprint()
+        self._fingerprint = fingerprint(engine.shape.fuel)
 
     def _path(self, digest: str) -> Path:
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
@@ -141,7 +141,7 @@ class ArtifactStore:
         return body | {"seal": hmac.new(self._key(), text, hashlib.sha256).hexdigest()}
 
     def _compile(self, source: Path, output: Path, plugin: str | None) -> dict[str, Any]:
-        job = Job(str(source), str(output), COMPILE_SECONDS, self._engine.shape.memory_mb)
+        job = Job(str(source), str(output), COMPILE_SECONDS, self._engine.shape.memory_mb, self._engine.shape.fuel)
         here = str(Path(__file__).resolve().parent.parent)
         environment = {"PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]), "PYTHONDONTWRITEBYTECODE": "1"}
         try:

@@ -25,12 +25,14 @@ FIRST_INSTANCE = 1
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Paths of the component and of the file to write, seconds of CPU, and MiB a guest may have."""
+    """Paths of the component and of the file to write, seconds of CPU, MiB a guest may have, and
+    whether its fuel is counted."""
 
     component: str
     output: str
     cpu_seconds: int
     memory_mb: int
+    fuel: bool = False
 
 
 def _limit(job: Job) -> None:
@@ -65,7 +67,7 @@ def main() -> int:
     from sandbox.guest import prove_memories
     from sandbox.linking import check_types, host_table
 
-    engine = SandboxEngine(EngineShape(slots=8, memory_mb=job.memory_mb, threads=1))
+    engine = SandboxEngine(EngineShape(slots=8, memory_mb=job.memory_mb, threads=1, fuel=job.fuel))
     data = Path(job.component).read_bytes()
     try:
         component = Component(engine.engine, data)

@@ -41,27 +41,32 @@ CORE_INSTANCES = 48
 MEMORIES = 1
 TABLES = 24
 TABLE_ELEMENTS = 65_536
+MOST_FUEL = 1 << 62
+"""Fuel that no call uses up in its time."""
 _INSTANCE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class EngineShape:
-    """What an operator decides of the engine: instances alive at once, MiB each, calls at once."""
+    """What an operator decides of the engine: instances alive at once, MiB each, calls at once, and
+    whether it counts fuel."""
 
     slots: int
     memory_mb: int
     threads: int
+    fuel: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> EngineShape:
+    def of(cls, settings: Settings, *, fuel: bool = False) -> EngineShape:
         """The shape that the settings ask for."""
-        return cls(settings.sandbox_slots, max_memory_mb(settings), settings.sandbox_threads)
+        return cls(settings.sandbox_slots, max_memory_mb(settings), settings.sandbox_threads, fuel)
 
 
-def fingerprint() -> str:
+def fingerprint(fuel: bool = False) -> str:
     """Sixteen hexadecimal digits that are equal where a compiled artifact may be shared."""
     facts = (
         WASMTIME, sys.platform, platform.machine(), _RESERVATION, _GUARD, WASM_STACK_KB, "epochs", "cow", "artifact-1",
+        *(("fuel",) if fuel else ()),
     )  # fmt: skip
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
@@ -81,6 +86,7 @@ def store_bounds(limits: EffectiveLimits) -> tuple[int, int, int, int, int]:
 def _config(shape: EngineShape) -> Config:
     config = Config()
     config.epoch_interruption = True
+    config.consume_fuel = shape.fuel
     config.memory_reservation = _RESERVATION
     config.memory_guard_size = _GUARD
     config.memory_init_cow = True

@@ -8,7 +8,7 @@ from wasmtime import _bindings as c
 from wasmtime import _ffi as ffi
 from wasmtime.component import Component
 
-from sandbox.engine import SandboxEngine
+from sandbox.engine import MOST_FUEL, SandboxEngine
 from sandbox.errors import BadComponent
 from sandbox.hostcalls import HostCalls
 from sandbox.lanes import LiveInstance, lane_for
@@ -63,6 +63,8 @@ def prove_memories(
     store = c._wasmtime_store_new(engine.engine.ptr(), None, ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p)))
     context = c._wasmtime_store_context(store)
     c._wasmtime_context_set_epoch_deadline(context, engine.ticks(seconds))
+    if engine.shape.fuel:
+        c._wasmtime_context_set_fuel(context, MOST_FUEL)
     instance = ffi.wasmtime_component_instance_t()
     error = c._wasmtime_component_linker_instantiate(linked.linker.ptr(), context, component.ptr(), _byref(instance))
     if error:

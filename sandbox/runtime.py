@@ -16,12 +16,9 @@ from kernel.errors import BulkheadFull
 from kernel.manifest import PluginManifest
 from kernel.ports import GuestCall, GuestResult, LogLine
 from kernel.settings import Settings
-from sandbox.artifacts import ArtifactStore
 from sandbox.binary import outline
 from sandbox.contract import check_imports
-from sandbox.engine import EngineShape, SandboxEngine
 from sandbox.errors import (
-    ArtifactMissing,
     BadComponent,
     GuestCancelled,
     GuestInputTooLarge,
@@ -38,6 +35,7 @@ from sandbox.placement import IN_PLACE_SECONDS, stack_is_large_enough
 from sandbox.policy import EffectiveLimits, LimitBook, effective_limits
 from sandbox.pool import WorkerPool
 from sandbox.schemas import check_event_schema
+from sandbox.shelf import Shelf, meters_fuel
 
 LogSink = Callable[[GuestCall, LogLine], None]
 """Takes every line that a guest wrote, whether its call succeeded or not."""
@@ -53,11 +51,10 @@ class SandboxRuntime:
         self._settings = settings
         self._services = services
         self._log_sink = log
-        self._engine = SandboxEngine(EngineShape.of(settings))
-        self._store = ArtifactStore(artifacts, self._engine)
+        self._shelf = Shelf(settings, artifacts)
+        self._metered = Shelf(settings, artifacts, fuel=True) if meters_fuel(settings) else None
+        self._shelves = [shelf for shelf in (self._shelf, self._metered) if shelf is not None]
         self._pool = WorkerPool(settings.sandbox_threads)
-        self._guests: dict[str, Guest] = {}
-        self._loading: dict[str, asyncio.Lock] = {}
         self._compiling = asyncio.Lock()
         self._under_way: Counter[tuple[str, str, bool]] = Counter()
         self._hosts: set[HostCalls] = set()
@@ -98,38 +95,21 @@ class SandboxRuntime:
         for declared in manifest.events.declares:
             check_event_schema(declared.type, declared.data, manifest.id)
         async with self._compiling:
-            try:
-                guest = await self._load(digest)
-            except ArtifactMissing:
-                await asyncio.to_thread(self._store.make, digest, component, manifest.id)
-                guest = await self._load(digest)
+            for shelf in self._shelves:
+                guest = await shelf.make(digest, component, manifest)
         # wasmtime's own list of imports is the one that counts; ours spared compiling.
         check_imports(guest.imports, manifest)
 
     def prepared(self, digest: str) -> bool:
         """Whether the compiled artifact is at hand."""
-        return digest in self._guests or self._store.has(digest)
-
-    async def _load(self, digest: str) -> Guest:
-        guest = self._guests.get(digest)
-        if guest is None:
-            async with self._loading.setdefault(digest, asyncio.Lock()):
-                guest = self._guests.get(digest)
-                if guest is None:
-                    guest = await asyncio.to_thread(self._open, digest)
-                    self._guests[digest] = guest
-        return guest
-
-    def _open(self, digest: str) -> Guest:
-        artifact = self._store.load(digest)
-        lane = None if self._settings.sandbox_lane == "auto" else self._settings.sandbox_lane
-        return Guest(artifact.component, self._engine, artifact.memories, artifact.imports, lane)
+        return all(shelf.has(digest) for shelf in self._shelves)
 
     async def call(self, call: GuestCall) -> GuestResult:
         """Run one call. Raises SandboxError's subclasses, each with what the call had used, and BulkheadFull."""
         tenant = call.context.tenant
         limits = self._limits.known(call.manifest, tenant) or await self._limits.of(call.manifest, tenant)
-        guest = self._guests.get(call.digest) or await self._load(call.digest)
+        shelf = self._shelf if limits.fuel is None or self._metered is None else self._metered
+        guest = shelf.get(call.digest) or await shelf.load(call.digest)
         if len(call.payload) * 4 > limits.input:
             _check_input(call, limits)
         seat = self._live.seat(call) if call.manifest.isolation == "tenant" else None
@@ -215,23 +195,20 @@ class SandboxRuntime:
 
     async def forget(self, digest: str) -> None:
         """Delete the compiled artifact. Calls under way keep theirs."""
-        self._guests.pop(digest, None)
-        self._loading.pop(digest, None)
         self._live.forget(digest)
-        await asyncio.to_thread(self._store.delete, digest)
+        for shelf in self._shelves:
+            await shelf.forget(digest)
 
     async def close(self) -> None:
         """End the calls under way and stop the threads."""
         for host in tuple(self._hosts):
             host.cancel()
-        self._engine.interrupt_all()
+        for shelf in self._shelves:
+            shelf.engine.interrupt_all()
         await asyncio.to_thread(self._pool.close)
         self._live.close()
-        await asyncio.to_thread(self._shut)
-
-    def _shut(self) -> None:
-        self._guests.clear()
-        self._engine.close()
+        for shelf in self._shelves:
+            await asyncio.to_thread(shelf.close)
 
 
 def _check_input(call: GuestCall, limits: EffectiveLimits) -> None:

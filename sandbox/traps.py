@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sandbox.abi import MAX_ITEMS, TooManyItems
 from sandbox.engine import WASMTIME
 from sandbox.errors import (
+    GuestFuelLimit,
     GuestHostCallLimit,
     GuestMemoryLimit,
     GuestOutputInvalid,
@@ -47,6 +48,14 @@ def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> Sandbox
             expected=f"at most {limits.time_ms} ms (limits.time_ms, or what the request had left)",
             found=f"{(time.perf_counter_ns() - began_ns) // 1_000_000} ms",
             fix="Look for an endless loop; raise limits.time_ms if the work needs it.",
+        )
+    if "all fuel consumed" in text:
+        return GuestFuelLimit(
+            "The plugin used up the fuel that its tenant's plan gives a call.",
+            expected=f"at most {limits.fuel} units (the plan's fuel)",
+            found="all of it",
+            fix="Do less in one call, or take another plan.",
+            extra={"limit": "fuel", "allowed": limits.fuel, "used": limits.fuel},
         )
     if "call stack exhausted" in text or raised.startswith("RecursionError"):
         return GuestStackLimit(

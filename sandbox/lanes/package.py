@@ -14,7 +14,7 @@ from wasmtime import _bindings as c
 from wasmtime import _ffi as ffi
 
 from sandbox.abi import Value, string_of
-from sandbox.engine import SandboxEngine, store_bounds
+from sandbox.engine import MOST_FUEL, SandboxEngine, store_bounds
 from sandbox.lanes.answers import MAX_MESSAGE, Outcome, no_result, own_failure, too_large
 from sandbox.linking import Prepared, memory_handle, take_message
 from sandbox.traps import explain
@@ -47,6 +47,11 @@ class PackageLane:
         self._engine = engine
         self._prepared = prepared
 
+    def _refuel(self, context: Any, host: HostCalls) -> None:
+        if self._engine.shape.fuel:
+            fuel = host.limits.fuel
+            c._wasmtime_context_set_fuel(context, MOST_FUEL if fuel is None else fuel)
+
     def fresh(self, hook: str, payload: str, host: HostCalls, seconds: float) -> Outcome:
         """See :meth:`sandbox.lanes.Lane.fresh`."""
         began, until = perf_counter_ns(), monotonic() + seconds
@@ -71,6 +76,7 @@ class PackageLane:
             context = c._wasmtime_store_context(store)
             c._wasmtime_store_limiter(store, *store_bounds(host.limits))
             c._wasmtime_context_set_epoch_deadline(context, self._engine.ticks(seconds))
+            self._refuel(context, host)
             instance, function = ffi.wasmtime_component_instance_t(), ffi.wasmtime_component_func_t()
             error = c._wasmtime_component_linker_instantiate(linker, context, component, _byref(instance))
             if error:
@@ -106,6 +112,7 @@ class _PackageInstance:
         here.call = host
         try:
             c._wasmtime_context_set_epoch_deadline(context, lane._engine.ticks(seconds))
+            lane._refuel(context, host)
             # The arguments' bytes stay ours, alive until the end: wasmtime copies them into the guest.
             encoded = (hook.encode(), payload.encode())
             for i in (0, 1):

@@ -13,7 +13,7 @@ from sandbox.placement import LEAST_CALLS
 
 
 def placement(box, bytes_of, guest):
-    return box.runtime._guests[hashlib.sha256(bytes_of(guest)).hexdigest()].placement
+    return box.runtime._shelf.get(hashlib.sha256(bytes_of(guest)).hexdigest()).placement
 
 
 @pytest.fixture

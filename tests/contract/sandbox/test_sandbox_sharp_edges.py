@@ -213,7 +213,7 @@ async def test_a_call_after_the_clock_has_slept_has_its_whole_time(box: Any, mak
     patient = make_manifest(limits={"time_ms": 5_000})
     for _ in range(2):
         assert (await box.run("echo", GOOD, manifest=patient)).output == GOOD
-        engine = box.runtime._engine
+        engine = box.runtime._shelf.engine
         while engine._wake.is_set():  # noqa: ASYNC110 - a clock tells nobody that it sleeps
             await asyncio.sleep(0.05)
 
@@ -221,7 +221,7 @@ async def test_a_call_after_the_clock_has_slept_has_its_whole_time(box: Any, mak
 async def test_a_clock_that_gets_no_turn_for_long_still_ends_the_call(box: Any, make_manifest: Any) -> None:
     def starve() -> None:
         # Longer than the call's time and the clock's own patience together.
-        with box.runtime._engine._lock:
+        with box.runtime._shelf.engine._lock:
             time.sleep(1.5)
 
     brief = make_manifest(limits={"time_ms": 100})
