@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -234,14 +234,7 @@ def _served(home: Path, port: int) -> Iterator[str]:
         )
         assert process.stdout is not None
         try:
-            line = process.stdout.readline()
-            if not line:
-                raise BackendUnavailable(
-                    "The development platform does not start.",
-                    file=str(log),
-                    found="\n" + log.read_text(errors="replace")[-1500:],
-                )
-            yield str(jsonlib.loads(line)["url"])
+            yield _address(process.stdout, log)
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -250,6 +243,18 @@ def _served(home: Path, port: int) -> Iterator[str]:
                 process.kill()
                 process.wait()
             process.stdout.close()
+
+
+def _address(told: IO[str], log: Path) -> str:
+    """The address in the first line that the platform tells; what it says instead is raised."""
+    line = told.readline()
+    try:
+        return str(jsonlib.loads(line)["url"])
+    except (ValueError, KeyError):
+        said = (line + told.read()).strip() or log.read_text(errors="replace")
+        raise BackendUnavailable(
+            "The development platform does not start.", file=str(log), found="\n" + said[-1500:]
+        ) from None
 
 
 def _run(loop: DevLoop) -> None:
