@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-MAX_HOPS = 16
+MAX_HOPS = 10
 """Farthest distance from its beginning at which an event still reaches plugins."""
 
 

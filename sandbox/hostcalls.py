@@ -27,6 +27,7 @@ import orjson
 
 from kernel.errors import DeadlineExceeded, Forbidden, KeelstoneError, NotFound, Rejected, ValidationFailed
 from kernel.events import NewEvent
+from kernel.plain import flaw_in
 from kernel.ports import (
     AiModels,
     AiRequest,
@@ -110,6 +111,14 @@ class HostServices:
         """The plan that a tenant is on, as far as anybody knows."""
         plans = self.find(TenantPlans)
         return None if plans is None else await plans.plan(tenant)
+
+
+def _check_plain(*values: Any) -> None:
+    # Effects are saved in the caller's transaction: what a database refuses would take the caller's work with it.
+    for value in values:
+        flaw = flaw_in(value)
+        if flaw is not None:
+            raise Refused("invalid", flaw)
 
 
 class Refused(Exception):
@@ -449,6 +458,7 @@ class HostCalls:
     def _put(self, entries: Mapping[str, str]) -> None:
         """Write all of them, or none."""
         self._check_batch(entries)
+        _check_plain(*entries.values())
         self._load(k for k in entries if k not in self.effects.kv_writes)
         keys, used = self._usage()
         written = 0
@@ -682,6 +692,7 @@ class HostCalls:
             raise Refused("invalid", f"data is not JSON: {error}") from None
         if not isinstance(content, dict):
             raise Refused("invalid", "data is not a JSON object")
+        _check_plain(content)
         problem = problem_with(content, self._schema(event_type))
         if problem:
             raise Refused("invalid", problem)

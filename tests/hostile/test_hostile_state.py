@@ -203,6 +203,14 @@ async def test_keys_that_look_alike_are_different_keys(door: Door) -> None:
     assert (await door.kv.usage("acme", manifest.id))[0] == 5
 
 
+async def test_values_that_not_every_database_keeps_are_refused_before_anything_is_saved(door: Door) -> None:
+    """PostgreSQL knows no NUL: found at the commit, it would end the work that the guest was asked about."""
+    for value in ("\0", "a\0b", "\0" * 1_000):
+        result = await door.run(HOST, f"sk\n{value}", manifest=manifest_of(limits=PATIENT))
+        assert result.output == "!invalid"
+        assert not result.effects
+
+
 async def test_values_are_kept_as_they_are(door: Door) -> None:
     manifest = manifest_of(limits=PATIENT)
     for value in ("", "\r\n", "\u2028\u202e", "'; DROP TABLE kv; --", "\U0001f600" * 100, "e\u0301"):
@@ -215,7 +223,8 @@ async def test_a_guest_emits_only_what_it_declared_with_data_that_fits(door: Doo
     for kind, data in (
         ("user.deleted", "{}"), ("lead.scored.more", "{}"), ("", "{}"), ("lead.scored", "[]"), ("lead.scored", "nil"),
         ("lead.scored", '{"a":' * 5_000 + "1" + "}" * 5_000), ("lead.scored", '{"a": NaN}'), ("lead.scored", ""),
-        ("lead.scored", '{"a": "\\ud800"}'),
+        ("lead.scored", '{"a": "\\ud800"}'), ("lead.scored", '{"a": "\\u0000"}'), ("lead.scored", '{"\\u0000": 1}'),
+        ("lead.scored", '{"a":' * 33 + "1" + "}" * 33),
     ):  # fmt: skip
         result = await door.run(HOST, f"e{kind}\n{data}", manifest=manifest)
         assert result.output in ("!denied", "!invalid"), (kind, data[:40])
