@@ -12,6 +12,13 @@ import pytest
 from sandbox import errors
 from sandbox.engine import fingerprint
 
+
+@pytest.fixture
+def lane():
+    """What this page is about comes before the lanes part."""
+    return "fast"
+
+
 GOOD = '{"n": 1}'
 
 

@@ -18,6 +18,12 @@ from kernel.manifest import HttpCapability
 from sandbox.egress import Egress, EgressRefused, EgressRequest
 
 
+@pytest.fixture
+def lane():
+    """What this page is about comes before the lanes part."""
+    return "fast"
+
+
 def capability(*hosts: str, methods: tuple[str, ...] = ("GET", "POST")) -> HttpCapability:
     return HttpCapability(why="needed by the tests", hosts=hosts, methods=methods)
 
