@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from kernel.context import current_context
 from kernel.explain import DispatchTrace
+from kernel.ports import BreakerRecord, GuestUsage
 from kernel.settings import Settings
 from kernel.spans import DispatchSpans
 
@@ -32,7 +33,20 @@ _URL_PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s/@]+(?=@)")
 MASK = "***"
 BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 """Upper bounds of the duration histograms, in seconds."""
-OTHER_TENANT = "other"
+OTHER = "other"
+"""The label under which what is past a bound is summed."""
+GUEST_COUNTERS = {
+    "calls": "calls",
+    "failures": "failed calls",
+    "seconds": "run time in seconds",
+    "cpu_seconds": "CPU time in seconds",
+    "memory_mib_seconds": "memory over time in MiB*s",
+    "host_calls": "host calls",
+    "http_bytes": "bytes over HTTP",
+    "kv_bytes": "bytes stored and read",
+    "ai_tokens": "tokens of language models",
+}
+"""What is summed for each guest and tenant, and what it means."""
 
 
 def mask(value: Any) -> Any:
@@ -95,6 +109,24 @@ def configure_logging(settings: Settings) -> None:
     )
 
 
+class _Labels:
+    """Names that get a label of their own: the first ``most``; the rest are ``other``."""
+
+    __slots__ = ("_known", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._known: set[str] = set()
+        self._most = most
+
+    def of(self, name: str) -> str:
+        if name in self._known:
+            return name
+        if len(self._known) < self._most:
+            self._known.add(name)
+            return name
+        return OTHER
+
+
 class _Series:
     __slots__ = ("buckets", "count", "errors", "seconds")
 
@@ -124,17 +156,21 @@ class _Series:
 class Telemetry(Collector):
     """Counts what happens and renders it for Prometheus; starts spans when tracing is on.
 
-    At most ``tenant_labels`` tenants get a label of their own; the rest are summed as ``other``,
-    so that the number of series stays bounded.
+    At most ``tenant_labels`` tenants, ``plugin_labels`` plugins and ``hook_labels`` hooks get a label of
+    their own; the rest are summed as ``other``, so that the number of series stays bounded.
     """
 
-    def __init__(self, *, tenant_labels: int = 200, queue: int = 100_000) -> None:
+    def __init__(
+        self, *, tenant_labels: int = 200, plugin_labels: int = 200, hook_labels: int = 100, queue: int = 100_000
+    ) -> None:
         self._queue: deque[DispatchTrace] = deque(maxlen=queue)
         self._hooks: dict[tuple[str, str, str], _Series] = {}
         self._requests: dict[tuple[str, str, str], _Series] = {}
         self._guests: dict[tuple[str, str], list[float]] = {}
-        self._tenants: set[str] = set()
-        self._tenant_labels = tenant_labels
+        self._breakers: Callable[[], Iterable[BreakerRecord]] = tuple
+        self._tenants = _Labels(tenant_labels)
+        self._plugins = _Labels(plugin_labels)
+        self._hook_names = _Labels(hook_labels)
         self._tracer = otel.get_tracer("keelstone")
         self._spans: DispatchSpans | None = None
         self.registry = CollectorRegistry(auto_describe=False)
@@ -154,11 +190,27 @@ class Telemetry(Collector):
         """Note an HTTP request; ``route`` is the path's template, never the path itself."""
         self._requests.setdefault((method, route, f"{status // 100}xx"), _Series()).add(seconds, status >= 500)
 
-    def guest(self, plugin: str, tenant: str, wall_us: int, memory: int, host_calls: int, http_bytes: int) -> None:
+    def guest(self, plugin: str, tenant: str, used: GuestUsage, failed: bool = False) -> None:
         """Note what one sandboxed call used."""
-        used = self._guests.setdefault((plugin, self._label(tenant)), [0.0, 0.0, 0.0, 0.0, 0.0])
-        for index, amount in enumerate((1, wall_us / 1e6, memory, host_calls, http_bytes)):
-            used[index] = max(used[index], amount) if index == 2 else used[index] + amount
+        key = (self._plugins.of(plugin), self._tenants.of(tenant))
+        sums = self._guests.get(key)
+        if sums is None:
+            sums = self._guests[key] = [0.0] * (len(GUEST_COUNTERS) + 1)
+        sums[0] += 1
+        sums[1] += failed
+        sums[2] += used.wall_us / 1e6
+        sums[3] += used.cpu_us / 1e6
+        sums[4] += used.memory_bytes * used.wall_us / 1_048_576e6
+        sums[5] += used.host_calls
+        sums[6] += used.http_bytes
+        sums[7] += used.kv_bytes
+        sums[8] += used.ai_tokens
+        if used.memory_bytes > sums[9]:
+            sums[9] = used.memory_bytes
+
+    def show_breakers(self, states: Callable[[], Iterable[BreakerRecord]]) -> None:
+        """Count the breakers that ``states`` gives whenever somebody collects."""
+        self._breakers = states
 
     @contextmanager
     def span(self, name: str, **attributes: Any) -> Iterator[None]:
@@ -171,20 +223,12 @@ class Telemetry(Collector):
 
     # ------------------------------------------------------------------ collecting
 
-    def _label(self, tenant: str) -> str:
-        if tenant in self._tenants:
-            return tenant
-        if len(self._tenants) < self._tenant_labels:
-            self._tenants.add(tenant)
-            return tenant
-        return OTHER_TENANT
-
     def _drain(self) -> None:
         while self._queue:
             trace = self._queue.popleft()
-            tenant = self._label(trace.tenant)
+            tenant, hook = self._tenants.of(trace.tenant), self._hook_names.of(trace.hook)
             for step in trace.steps:
-                series = self._hooks.setdefault((step.plugin, trace.hook, tenant), _Series())
+                series = self._hooks.setdefault((self._plugins.of(step.plugin), hook, tenant), _Series())
                 series.add(step.micros / 1e6, step.outcome == "failed")
 
     def collect(self) -> Iterable[Metric]:
@@ -202,20 +246,26 @@ class Telemetry(Collector):
         for route, series in sorted(self._requests.items()):
             http.add_metric(route, series.cumulative(), series.seconds)
         yield from (seconds, errors, http)
-        names = ("calls", "seconds", "memory_peak_bytes", "host_calls", "http_bytes")
-        for index, name in enumerate(names):
-            family: Metric
-            if index == 2:
-                family = GaugeMetricFamily(
-                    f"keelstone_guest_{name}", "Guests: most memory of a call.", labels=["plugin", "tenant"]
-                )
-            else:
-                family = CounterMetricFamily(
-                    f"keelstone_guest_{name}", f"Guests: {name} in all.", labels=["plugin", "tenant"]
-                )
-            for guest, used in sorted(self._guests.items()):
+        mine = ["plugin", "tenant"]
+        peak = GaugeMetricFamily("keelstone_guest_memory_peak_bytes", "Guests: most memory of a call.", labels=mine)
+        guests = sorted(self._guests.items())
+        for guest, used in guests:
+            peak.add_metric(guest, used[-1])
+        yield peak
+        for index, (name, meaning) in enumerate(GUEST_COUNTERS.items()):
+            family = CounterMetricFamily(f"keelstone_guest_{name}", f"Guests: {meaning}.", labels=mine)
+            for guest, used in guests:
                 family.add_metric(guest, used[index])
             yield family
+        resting = GaugeMetricFamily(
+            "keelstone_breakers_open", "Breakers that are open or being probed.", labels=["plugin", "hook"]
+        )
+        counted = Counter(
+            (self._plugins.of(b.plugin), self._hook_names.of(b.hook)) for b in self._breakers() if b.state != "closed"
+        )
+        for breaker, count in sorted(counted.items()):
+            resting.add_metric(breaker, count)
+        yield resting
 
     @property
     def tracing(self) -> bool:

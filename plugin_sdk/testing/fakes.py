@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kernel.events import NewEvent
-from kernel.ports import Effects, KvConflict, KvValue, Transaction
+from kernel.ports import BreakerRecord, Effects, KvConflict, KvValue, Transaction
 
 
 class FakeTransaction:
@@ -99,3 +100,21 @@ class FakeKv:
         if where in self._ends and self._ends[where] <= self._now():
             del self._ends[where], self._values[where]
         return self._values.get(where)
+
+
+class FakeBreakerStore:
+    """A BreakerStore in a dictionary."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str, str, str], BreakerRecord] = {}
+
+    async def load(self) -> list[BreakerRecord]:
+        return [replace(record, state="open") for record in self._kept.values()]
+
+    async def save(self, records: Sequence[BreakerRecord]) -> None:
+        for record in records:
+            key = (record.plugin, record.version, record.tenant, record.hook)
+            if record.state == "closed":
+                self._kept.pop(key, None)
+            else:
+                self._kept[key] = record

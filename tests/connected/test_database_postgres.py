@@ -6,6 +6,7 @@ import pytest
 
 from kernel.events import NewEvent
 from kernel.ports import ALL_TENANTS, Effects
+from tests.contract.suites.breakers import BreakerSuite
 from tests.contract.suites.consumers import ConsumersSuite
 from tests.contract.suites.database import DatabaseSuite
 from tests.contract.suites.events import EventStoreSuite
@@ -19,6 +20,10 @@ pytestmark = pytest.mark.connected
 
 
 class TestDatabase(DatabaseSuite):
+    pass
+
+
+class TestBreakers(BreakerSuite):
     pass
 
 

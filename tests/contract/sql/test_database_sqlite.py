@@ -9,6 +9,7 @@ import pytest
 from kernel.adapters.memory import MemoryBus
 from kernel.ports import Bus
 from kernel.resilience import Backoff
+from tests.contract.suites.breakers import BreakerSuite
 from tests.contract.suites.bus import OpenBus
 from tests.contract.suites.consumers import ConsumersSuite
 from tests.contract.suites.database import DatabaseSuite
@@ -37,6 +38,10 @@ class TestKv(KvSuite):
 
 
 class TestKvExpiry(SqlKvExpirySuite):
+    pass
+
+
+class TestBreakers(BreakerSuite):
     pass
 
 

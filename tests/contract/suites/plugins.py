@@ -32,6 +32,7 @@ class PluginTablesSuite:
         assert {s.plugin for s in schemas} == {
             "keelstone/catalog",
             "keelstone/identity",
+            "keelstone/metering",
             "keelstone/tenants",
             "keelstone/users",
         }

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kernel.context import Context, use_context
 from kernel.explain import DispatchTrace, Step
+from kernel.ports import BreakerRecord, GuestUsage
 from kernel.settings import Settings
 from kernel.telemetry import MASK, Telemetry, configure_logging, mask, start_tracing
 
@@ -125,7 +126,7 @@ def test_tenants_past_the_bound_are_summed_as_other():
     telemetry = Telemetry(tenant_labels=2)
     for number in range(10):
         telemetry.dispatch(trace(tenant=f"t{number}"))
-        telemetry.guest("acme/aa", f"t{number}", 10, 100, 1, 0)
+        telemetry.guest("acme/aa", f"t{number}", GuestUsage(10, 100, 1, 0))
     tenants = {dict(labels).get("tenant") for _, labels in samples(telemetry)} - {None}
     assert tenants == {"t0", "t1", "other"}
     labels = (("hook", "user_creating"), ("plugin", "acme/aa"), ("tenant", "other"))
@@ -134,14 +135,39 @@ def test_tenants_past_the_bound_are_summed_as_other():
 
 def test_guests_sum_their_use_and_keep_their_peak_of_memory():
     telemetry = Telemetry()
-    telemetry.guest("acme/aa", "acme", 1_000_000, 500, 2, 0)
-    telemetry.guest("acme/aa", "acme", 500_000, 300, 1, 9)
+    telemetry.guest("acme/aa", "acme", GuestUsage(1_000_000, 1 << 20, 2, 0, cpu_us=800_000))
+    telemetry.guest("acme/aa", "acme", GuestUsage(500_000, 300, 1, 9, kv_bytes=7, ai_tokens=40), True)
     found = samples(telemetry)
     labels = (("plugin", "acme/aa"), ("tenant", "acme"))
     assert found["keelstone_guest_calls_total", labels] == 2
     assert found["keelstone_guest_seconds_total", labels] == 1.5
-    assert found["keelstone_guest_memory_peak_bytes", labels] == 500
+    assert found["keelstone_guest_memory_peak_bytes", labels] == 1 << 20
     assert found["keelstone_guest_host_calls_total", labels] == 3
+    assert found["keelstone_guest_failures_total", labels] == 1
+    assert found["keelstone_guest_cpu_seconds_total", labels] == 0.8
+    assert found["keelstone_guest_memory_mib_seconds_total", labels] == pytest.approx(1.0, abs=0.001)
+    assert found["keelstone_guest_kv_bytes_total", labels] == 7
+    assert found["keelstone_guest_ai_tokens_total", labels] == 40
+
+
+def test_plugins_and_hooks_past_the_bound_are_summed_as_other():
+    telemetry = Telemetry(plugin_labels=2, hook_labels=2)
+    for number in range(9):
+        telemetry.guest(f"acme/p{number}", "acme", GuestUsage(1, 1, 0, 0))
+    found = samples(telemetry)
+    assert found["keelstone_guest_calls_total", (("plugin", "other"), ("tenant", "acme"))] == 7
+    assert {dict(labels).get("plugin") for _, labels in found} - {None} == {"acme/p0", "acme/p1", "other"}
+
+
+def test_breakers_that_are_not_closed_are_counted_when_somebody_collects():
+    telemetry = Telemetry()
+    states = [
+        BreakerRecord("acme/aa", "1.0.0", tenant, "user_creating", state)
+        for tenant, state in (("a", "open"), ("b", "half_open"), ("c", "closed"))
+    ]
+    telemetry.show_breakers(lambda: states)
+    labels = (("hook", "user_creating"), ("plugin", "acme/aa"))
+    assert samples(telemetry)["keelstone_breakers_open", labels] == 2
 
 
 def test_requests_are_counted_by_route_and_class_of_status():
