@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,9 +64,9 @@ def _newer_email_guard(served: Served) -> None:
     served.cli("plugin", "publish", str(package))
 
 
-def _later(served: Served, shell: Shell, page: Path) -> int:
-    """Follow the page; at its heading "Upgrade" the newer release appears."""
-    before, heading, after = page.read_text().partition("## Upgrade")
+def _later(served: Served, shell: Shell, page: Path, at: str = "## Upgrade") -> int:
+    """Follow the page; at a heading of it the newer release appears."""
+    before, heading, after = page.read_text().partition(at)
     first, second = served.folder / "first.md", served.folder / "second.md"
     first.write_text(before)
     second.write_text(heading + after)
@@ -84,6 +85,7 @@ def _as_it_is(served: Served, shell: Shell, page: Path) -> int:
         ("administer-a-tenant", _as_it_is),
         ("integrate", _as_it_is),
         ("operate-plugins", _later),
+        ("upgrade-without-fear", partial(_later, at="## Look first")),
         ("troubleshoot", _as_it_is),
     ],
 )

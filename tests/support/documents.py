@@ -27,6 +27,7 @@ RUN_BY = {
     "docs/how-to/operate-plugins.md": "tests/e2e/test_docs.py",
     "docs/how-to/run-on-postgresql.md": "tests/connected/test_documents.py",
     "docs/how-to/troubleshoot.md": "tests/e2e/test_docs.py",
+    "docs/how-to/upgrade-without-fear.md": "tests/e2e/test_docs.py",
     "docs/how-to/write-a-python-guest.md": "tests/e2e/test_tutorial.py",
     "docs/how-to/write-an-extension.md": "tests/e2e/test_docs.py",
     "docs/tutorials/your-first-plugin.md": "tests/e2e/test_tutorial.py",
