@@ -231,6 +231,7 @@ def bootstrap(settings: Settings) -> Platform:
         kv=database.kv,
         event_schema=lambda name: found.schema if (found := types.get(name)) else None,
         log=_log_line if development is None else development.reading(_log_line),
+        find=services.find,
     )
     activations, guests = Activations(), Guests(runtime)
     guests.watch(lambda call, result: _count(telemetry, call, result))
