@@ -25,6 +25,7 @@ RUN_BY = {
     "docs/how-to/administer-a-tenant.md": "tests/e2e/test_docs.py",
     "docs/how-to/integrate.md": "tests/e2e/test_docs.py",
     "docs/how-to/operate-plugins.md": "tests/e2e/test_docs.py",
+    "docs/how-to/port-an-extism-plugin.md": "tests/e2e/test_porting.py",
     "docs/how-to/run-on-postgresql.md": "tests/connected/test_documents.py",
     "docs/how-to/troubleshoot.md": "tests/e2e/test_docs.py",
     "docs/how-to/upgrade-without-fear.md": "tests/e2e/test_docs.py",
