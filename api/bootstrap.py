@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import MetaData
-
 from api.development import Development
 from kernel.activation import Activations
 from kernel.activation_sync import ActivationSync
@@ -325,41 +323,14 @@ def _loop_watch(settings: Settings, found: list[Found], hooks: Dispatcher, telem
     return watch
 
 
-@dataclass(frozen=True, slots=True)
-class PendingMigration:
-    """A schema that this code would migrate, or cannot serve; ``severity`` is ``notes`` or ``breaks``."""
-
-    plugin: str
-    severity: str
-    detail: str
-    fix: str
-
-
-async def pending_migrations(settings: Settings) -> list[PendingMigration]:
-    """What the first start of this code would do to the database's tables; changes nothing.
-
-    Raises BackendUnavailable.
-    """
-    if settings.database_url is None and not (settings.home / "keelstone.db").exists():
-        return []
+async def migration_standings(settings: Settings, schemas: Sequence[Schema]) -> list[Any]:
+    """How far the database has come (``migrate.Standing``); changes nothing. Raises BackendUnavailable."""
     database = open_database(settings, EventTypes())
-    found = [f for f in find_plugins() if (f.folder / "migrations").is_dir()]
     try:
         await database.start()
-        schemas = [Schema(f.manifest.id, MetaData(), f.folder / "migrations") for f in found]
-        standings = await database.standings(schemas)
+        return list(await database.standings(schemas))
     finally:
         await database.close()
-    pending = []
-    for s in standings:
-        if not s.known:
-            detail = f"The database is at {s.current}, which this code does not know: it is newer than this code."
-            fix = "Use the version that made it, or restore a backup from before."
-            pending.append(PendingMigration(s.plugin, "breaks", detail, fix))
-        elif s.current != s.head:
-            detail = f"The first start migrates its tables from {s.current or 'nothing'} to {s.head}."
-            pending.append(PendingMigration(s.plugin, "notes", detail, "Make a backup of the database first."))
-    return pending
 
 
 def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]]) -> tuple[Registry | None, Any, Any]:

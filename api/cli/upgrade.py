@@ -256,7 +256,7 @@ def _of_plugin(tree: CommandTree, plugin: str | None, to: str | None, tenant: st
 
 def _of_kernel(tree: CommandTree, kernel: str, serves: list[str]) -> dict[str, Any]:
     """Migrations are told by this program, whose they are; the rest by the platform that runs now."""
-    from api.bootstrap import pending_migrations
+    from api.pending import pending_migrations
 
     settings = Settings()
     local = settings.url is None or settings.database_url is not None

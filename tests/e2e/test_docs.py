@@ -84,9 +84,11 @@ def _as_it_is(served: Served, shell: Shell, page: Path) -> int:
     [
         ("administer-a-tenant", _as_it_is),
         ("integrate", _as_it_is),
+        ("meter-and-budget", _as_it_is),
         ("operate-plugins", _later),
         ("upgrade-without-fear", partial(_later, at="## Look first")),
         ("troubleshoot", _as_it_is),
+        ("when-a-plugin-fails", _as_it_is),
     ],
 )
 def test_a_how_to_page_does_what_it_says(

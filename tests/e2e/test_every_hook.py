@@ -68,12 +68,14 @@ from typing import Annotated
 import sqlalchemy as sa
 import strawberry
 from fastapi import APIRouter
+from pydantic import BaseModel
 
 from plugin_sdk import (
-    AccessDecision, Context, EventHandler, GraphQL, HealthCheck, InstallDecision, Projection, Reject, Routes, hookimpl,
+    AccessDecision, Context, EventHandler, GraphQL, HealthCheck, InstallDecision, Projection, Reject, Routes,
+    ServiceMethod, hookimpl,
 )
 from plugin_sdk.data import Schema, tenant_table
-from plugin_sdk.services import Database
+from plugin_sdk.services import Database, ServiceCalls
 from plugin_sdk.web import requires
 
 NOTES = Path(os.environ["EVERYTHING_NOTES"])
@@ -81,9 +83,14 @@ METADATA = sa.MetaData()
 PEOPLE = tenant_table(METADATA, "everything_people", sa.Column("id", sa.String(64), primary_key=True))
 
 
+class Greeting(BaseModel):
+    name: str
+
+
 class Everything:
     def __init__(self, platform):
         self._database = platform.services.get(Database)
+        self._services = platform.services
 
     def _note(self, hook):
         with NOTES.open("a") as notes:
@@ -100,7 +107,20 @@ class Everything:
                 found = await transaction.execute(sa.select(PEOPLE.c.id))
                 return len(list(found))
 
+        @router.get("/greeting", summary="What guests of the tenant are answered")
+        async def greeting(context: Annotated[Context, requires("calls:read")]) -> str:
+            book = self._services.get(ServiceCalls)
+            return await book.call(context, "trial/everything", "greet", '{"name": "Ada"}')
+
         return Routes(router)
+
+    @hookimpl
+    def contribute_services(self):
+        async def greet(context, payload):
+            self._note("contribute_services")
+            return {"hello": payload.name, "in": context.tenant}
+
+        return ServiceMethod("greet", "Says hello.", Greeting, greet)
 
     @hookimpl
     def contribute_graphql(self):
@@ -245,6 +265,9 @@ def test_an_extension_can_implement_every_hook(served: Served, notes: Path) -> N
         assert allowed.status_code == 200
         answer = acme.post("/graphql", json={"query": "{ everything }"}).json()
         assert answer == {"data": {"everything": "is there"}}
+
+        greeting = acme.get("/api/v1/people-seen/greeting").json()
+        assert json.loads(greeting) == {"hello": "Ada", "in": "acme"}
 
         _eventually(lambda: acme.get("/api/v1/people-seen").json() >= 2)
         _eventually(lambda: "event_received" in _calls(notes))

@@ -84,13 +84,11 @@ def _named(writes: Mapping[str, str | None]) -> dict[str, str | None]:
 
 
 def _walk(at: str, old: Any, new: Any) -> list[Difference]:
-    if old == new and type(old) is type(new):
-        return []
     if isinstance(old, dict) and isinstance(new, dict):
         return [d for k in sorted(old.keys() | new.keys()) for d in _walk(f"{at}.{k}", *_pair(old, new, k))]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in _walk(f"{at}[{i}]", a, b)]
-    return [Difference(at, kind(old), kind(new))]
+    return [] if old == new and type(old) is type(new) else [Difference(at, kind(old), kind(new))]
 
 
 class _Absent:

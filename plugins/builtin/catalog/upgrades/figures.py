@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _PER_DOUBLING = 16
-SURE = 3.29
-"""Standard deviations: by chance alone a look gives a false alarm once in 2,000, and each look takes
-calls that no look before it took."""
+DOUBT = 0.001
+"""How likely one end of an interval may be wrong by chance. Each look takes calls that no look before took."""
 
 
 def bucket(micros: int) -> int:
@@ -102,38 +101,60 @@ class Thresholds:
 
 
 def at_least(successes: int, total: int) -> float:
-    """The least rate that ``successes`` of ``total`` leave plausible: the lower end of Wilson's score
-    interval (E. B. Wilson, 1927) at ``SURE`` standard deviations."""
-    if total <= 0:
+    """The least rate that ``successes`` of ``total`` leave plausible: the lower end of the exact interval of
+    C. J. Clopper and E. S. Pearson (1934), wrong with probability ``DOUBT`` at most."""
+    if successes <= 0:
         return 0.0
-    rate, z2 = successes / total, SURE * SURE
-    centre = rate + z2 / (2 * total)
-    spread = SURE * math.sqrt(rate * (1 - rate) / total + z2 / (4 * total * total))
-    return max(0.0, (centre - spread) / (1 + z2 / total))
+    low, high = 0.0, successes / total
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _or_more(successes, total, middle) < DOUBT else (low, middle)
+    return low
+
+
+def at_most(successes: int, total: int) -> float:
+    """The largest rate that ``successes`` of ``total`` leave plausible; the upper end of the same interval."""
+    return 1.0 - at_least(total - successes, total)
+
+
+def _or_more(successes: int, total: int, rate: float) -> float:
+    """The chance of so many successes or more, for a ``rate`` below theirs: a binomial tail, term by term."""
+    if rate <= 0:
+        return 0.0
+    log = math.lgamma(total + 1) - math.lgamma(successes + 1) - math.lgamma(total - successes + 1)
+    term = math.exp(log + successes * math.log(rate) + (total - successes) * math.log1p(-rate))
+    odds, summed, at = rate / (1 - rate), term, successes
+    while at < total and term > summed * 1e-12:
+        term *= (total - at) / (at + 1) * odds
+        at += 1
+        summed += term
+    return summed
 
 
 def verdict(canary: Arm, stable: Arm, thresholds: Thresholds) -> str | None:
     """Why the canary must go back, or None.
 
-    Errors: the least plausible error rate of the canary lies above the stable version's rate plus the
-    margin. Latency: significantly more than 1 % of its calls are slower than the stable version's p99
-    plus the margin. With fewer than ``min_calls`` on the stable side there is nobody to compare with:
-    then every error counts against the margin alone, and latency is not judged.
+    Errors: the least plausible error rate of the canary lies above the largest plausible one of the stable
+    version, plus the margin. Latency: plausibly more than 1 % of its calls, and more than of the stable
+    version's, are slower than the stable version's p99 plus the margin. If the canary is no worse, a look is
+    wrong with probability 2 ``DOUBT`` at most: one of the two intervals must be. With fewer than ``min_calls``
+    on the stable side there is nobody to compare with: then errors are held against the margin alone, and
+    latency is not judged.
     """
     if canary.calls < thresholds.min_calls:
         return None
     comparable = stable.calls >= thresholds.min_calls
-    usual = stable.failures / stable.calls if comparable else 0.0
+    usual = at_most(stable.failures, stable.calls) if comparable else 0.0
     if at_least(canary.failures, canary.calls) > usual + thresholds.error_points / 100:
         return f"{canary.failures} of {canary.calls} calls of the new version failed; of the stable version " + (
             f"{stable.failures} of {stable.calls}." if comparable else "there were too few to compare."
         )
-    p99 = stable.quantile(0.99)
-    if not comparable or p99 is None:
+    p99, timed, others = stable.quantile(0.99), canary.times.total(), stable.times.total()
+    if not comparable or p99 is None or not timed:
         return None
     limit = max(p99 * (1 + thresholds.slower_percent / 100), p99 + thresholds.slower_ms * 1000)
-    slow, timed = canary.slower_than(limit), canary.times.total()
-    if at_least(slow, timed) > 0.01:
+    slow = canary.slower_than(limit)
+    if at_least(slow, timed) > max(0.01, at_most(stable.slower_than(limit), others)):
         return (
             f"{slow} of {timed} calls of the new version took longer than {limit / 1000:.1f} ms; the stable "
             f"version's p99 is {p99 / 1000:.1f} ms."
