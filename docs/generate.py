@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.pages import contract, operation
+from docs.pages import contract, operation, sdk
 
 REFERENCE = Path(__file__).parent / "reference"
 PAGES: dict[str, Callable[[], str]] = {
@@ -22,6 +22,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "manifest.md": contract.manifest_page,
     "permissions.md": operation.permissions,
     "rest.md": operation.rest,
+    "sdk.md": sdk.sdk,
     "settings.md": operation.settings,
     "wit.md": contract.wit,
 }

@@ -14,6 +14,7 @@ from kernel import manifest, payloads
 from kernel.discovery import find_plugins
 from kernel.hookspecs import HOOK_CONTRACT_VERSION, HOOKS, HookSpec, HookSpecs
 from kernel.lifecycle import transitions
+from plugin_sdk.testing.samples import sample_payload
 
 _KINDS = {
     "contribute": "Called once at boot, of built-ins and extensions only. An exception stops the boot.",
@@ -79,7 +80,16 @@ def _hook(hook: HookSpec) -> str:
         failure = "the call is refused with `plugin-unavailable`"
     facts += [["if it fails", f"{code(hook.on_failure)}: {failure}"], ["deadline", f"{hook.deadline_ms:,} ms"]]
     lines.append(table(["", ""], facts))
+    sample = json.dumps(_sample(hook), indent=2)
+    lines.append(f"<details><summary>A sample payload</summary>\n\n```json\n{sample}\n```\n\n</details>")
     return "\n\n".join(lines)
+
+
+def _sample(hook: HookSpec) -> dict[str, Any]:
+    """The payload that `keelstone plugin call` sends; ids that would differ each time are fixed."""
+    sample = sample_payload(hook.name)
+    fixed = {"id": "01HZX5", "correlation_id": "01HZX4"}
+    return {name: fixed.get(name, value) if hook.kind == "observe" else value for name, value in sample.items()}
 
 
 def _link(model: type[BaseModel]) -> str:
