@@ -2,18 +2,20 @@
 # requirements/run.lock for `make run`, requirements/dev.lock (the same versions and more) for the others.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench docs connected lock clean
+.PHONY: help run test check format bench docs connected fuzz lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
+FUZZ := $(VENV)/.fuzz-installed
 UV_VERSION := 0.13.9
 PACKAGES := kernel plugin_sdk sandbox marketplace api plugins
 
 # pytest's processes and further arguments: `make test WORKERS=0 ARGS="tests/unit -k resolver"`.
 WORKERS ?= 2
 ARGS ?=
+SECONDS ?= 60
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -28,6 +30,10 @@ run: $(RUN) ## Start Keelstone with example tenants and plugins; Ctrl-C stops it
 
 test: $(DEV) ## Run the tests
 	$(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+# atheris is large and of no other use: it comes with the first `make fuzz`.
+fuzz: $(FUZZ) ## Fuzz what reads strangers' data; SECONDS=60 for each target, KEEP=--keep adds to the corpus
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(KEEP) $(ARGS)
 
 connected: $(DEV) ## Run the suites that need PostgreSQL, Redis and Kafka on real ones
 	$(BIN)/pytest -n 0 tests/connected $(ARGS)
@@ -56,6 +62,8 @@ lock: $(DEV) ## Resolve the dependencies of pyproject.toml anew; UPGRADE=--upgra
 	$(BIN)/uv pip compile -q $(UPGRADE) $(COMPILE) --group build --extra sdk -o requirements/run.lock
 	$(BIN)/uv pip compile -q $(UPGRADE) $(COMPILE) -c requirements/run.lock --group build --group dev --group bench \
 		--extra postgres --extra redis --extra kafka --extra otlp --extra sdk -o requirements/dev.lock
+	$(BIN)/uv pip compile -q $(UPGRADE) $(filter-out pyproject.toml,$(COMPILE)) -c requirements/dev.lock \
+		--group pyproject.toml:fuzz -o requirements/fuzz.lock
 
 COMPILE := pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
@@ -74,6 +82,11 @@ $(RUN): requirements/run.lock pyproject.toml | $(BIN)/python
 $(DEV): requirements/dev.lock $(RUN)
 	@echo "Installing the locked development packages into $(VENV) ..."
 	@$(BIN)/pip install -q --require-hashes --no-deps -r requirements/dev.lock
+	@touch $@
+
+$(FUZZ): requirements/fuzz.lock $(DEV)
+	@echo "Installing the fuzzer into $(VENV) ..."
+	@$(BIN)/pip install -q --require-hashes --no-deps -r requirements/fuzz.lock
 	@touch $@
 
 $(BIN)/python:

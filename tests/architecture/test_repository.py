@@ -27,7 +27,7 @@ def _lock(name: str) -> tuple[str, dict[str, Version]]:
     return text, {m["name"].lower().replace("_", "-"): Version(m["version"]) for m in PIN.finditer(text)}
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, "fuzz.lock"])
 def test_a_lock_pins_each_package_by_hash_and_names_no_index(name: str) -> None:
     text, pinned = _lock(name)
     assert "://" not in text
@@ -54,10 +54,11 @@ def _wanted() -> Iterator[tuple[str, str]]:
         yield from (("dev.lock", line) for line in project["optional-dependencies"][extra])
     for group in ("dev", "bench"):
         yield from (("dev.lock", line) for line in groups[group])
+    yield from (("fuzz.lock", line) for line in groups["fuzz"])
 
 
 def test_the_locks_fit_the_project() -> None:
-    pinned = {name: _lock(name)[1] for name in LOCKS}
+    pinned = {name: _lock(name)[1] for name in (*LOCKS, "fuzz.lock")}
     stale = []
     for lock, line in _wanted():
         requirement = Requirement(line)
