@@ -56,7 +56,7 @@ class Recording(_Record):
     """One recorded call. ``tenant`` is opaque: nobody's name.
 
     ``masked`` names the places whose values were replaced by others of the same shape (see
-    ``docs/explanation/recordings.md``); replaced values are replaced alike everywhere in the file.
+    ``docs/explanation/metering.md``); replaced values are replaced alike everywhere in the file.
     """
 
     format: Literal[1] = FORMAT
