@@ -373,7 +373,8 @@ class Replay:
 
     ``strict`` wants the same host calls in the same order and gives each its recorded answer, clocks
     and random included. Otherwise (a mirrored call) only what leaves the platform is answered from
-    the recording, by function and arguments; what is not in it is answered ``unavailable``, and
+    the recording, by function and arguments; what is not in it is answered ``unavailable``. Stored
+    values that it has read are found as they were then, for the call itself may have been saved since;
     everything else is asked for real.
     """
 

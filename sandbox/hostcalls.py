@@ -495,7 +495,8 @@ class HostCalls:
     def _load(self, keys: Iterable[str]) -> dict[str, KvValue | None]:
         """What the store has under ``keys``, as it was when this call first looked."""
         if self._stored is None:
-            self._stored = {}
+            seen = {} if self._replayer is None else self._replayer.stored
+            self._stored = {key: None if value is None else KvValue(value, 1) for key, value in seen.items()}
         missing = [key for key in dict.fromkeys(keys) if key not in self._stored]
         if missing:
             kv, tenant, plugin = self._kv()

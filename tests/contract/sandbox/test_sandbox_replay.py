@@ -10,7 +10,7 @@ from sandbox_server import http, serving
 
 from kernel.ports import HostExchange, KvValue, Replay
 from sandbox import errors
-from sandbox.recording import CUT, MAX_WEIGHT, Recorder
+from sandbox.recording import CUT, MAX_WEIGHT, Recorder, Replayer
 from tests.support.caller import caller
 
 REQUEST = {"method": "GET", "headers": [], "body": None}
@@ -105,11 +105,26 @@ async def test_a_mirrored_call_does_not_leave_the_platform(opened):
             assert server.connections == 1
 
 
-async def test_a_mirrored_call_reads_its_own_state_for_real(kept):
-    kept.kv.space("acme", "acme/guest")["k"] = KvValue("one", 1)
+async def test_a_mirrored_call_finds_stored_state_as_its_original_did(kept):
+    space = kept.kv.space("acme", "acme/guest")
+    space["k"] = KvValue("one", 1)
     first = await kept.run(caller("1.1", "kv", "get", "k"))
-    kept.kv.space("acme", "acme/guest")["k"] = KvValue("two", 2)
-    assert (await again(kept, first.recording, strict=False)).output == "two"
+    space["k"] = KvValue("two", 2)
+    assert (await again(kept, first.recording, strict=False)).output == "one", "saved since, by the original itself"
+    assert (await again(kept, (), strict=False)).output == "two", "what the original did not read is read for real"
+
+
+def test_what_a_call_wrote_itself_is_not_what_it_found():
+    exchanges = (
+        HostExchange("kv.get", ("a",), None),
+        HostExchange("kv.set", ("b", "mine"), None),
+        HostExchange("kv.get", ("b",), "mine"),
+        HostExchange("kv.set-many", ([{"key": "c", "value": "mine"}],), None),
+        HostExchange("kv.get-many", (["a", "c", "d"],), ["x", "mine", "stored"]),
+        HostExchange("kv.get", ("e",), {"code": "denied", "message": ""}, failed=True),
+    )
+    assert Replayer(Replay(exchanges, strict=False)).stored == {"a": None, "d": "stored"}
+    assert Replayer(Replay(exchanges)).stored == {}
 
 
 async def test_a_failed_call_carries_what_it_was_answered_and_used(kept):
