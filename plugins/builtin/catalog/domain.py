@@ -13,6 +13,7 @@ from plugin_sdk import (
     Conflict,
     ConsentRequired,
     PluginManifest,
+    PluginQuarantined,
     ReleaseState,
     ValidationFailed,
     next_activation_state,
@@ -295,3 +296,15 @@ def check_uninstallable(plugin: str, version: str, users: Mapping[str, int], dep
         )
     if dependants:
         raise Conflict(f"{plugin} is required by {', '.join(dependants)}.", plugin=plugin, fix="Uninstall those first.")
+
+
+def refuse_withdrawn(plugin: str, fitting: list[PluginManifest]) -> None:
+    """Raise PluginQuarantined if only quarantined releases would fit."""
+    if fitting:
+        raise PluginQuarantined(
+            f"{plugin} {fitting[0].version} was withdrawn from the platform.",
+            plugin=plugin,
+            expected="a release that is not quarantined",
+            found=", ".join(m.version for m in fitting),
+            fix=f"Install another version, or let it back in: `keelstone plugins release {plugin} VERSION`.",
+        )
