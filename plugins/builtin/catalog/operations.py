@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from plugin_sdk import (
     ALL_TENANTS,
@@ -19,7 +18,6 @@ from plugin_sdk import (
     NewEvent,
     NotFound,
     PluginManifest,
-    PluginQuarantined,
     ReleaseState,
     Requirement,
     next_release_state,
@@ -33,29 +31,15 @@ from plugin_sdk.services import (
     Database,
     KvStore,
     Marketplace,
-    Transaction,
     VerifiedPackage,
 )
 from plugins.builtin.catalog import domain
-from plugins.builtin.catalog.application import CatalogRepository, in_process_release, utc_now
+from plugins.builtin.catalog.application import CatalogRepository, utc_now
 from plugins.builtin.catalog.domain import Activation, Release
 from plugins.builtin.catalog.moves import Move, Mover
-from plugins.builtin.catalog.secrets.application import forget_secrets
+from plugins.builtin.catalog.uninstall import DataFate, Removal, Uninstaller, present_releases
 from plugins.builtin.catalog.upgrades.domain import OPEN, stays, waits
 from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
-
-DataFate = Literal["retain", "purge", "export"]
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """What an uninstall left behind (nothing, if all went well) and what it exported."""
-
-    plugin: str
-    versions: tuple[str, ...]
-    residue: tuple[str, ...]
-    exported: dict[str, dict[str, str]] | None = None
-    kept_keys: int = 0
 
 
 class Operations:
@@ -84,6 +68,7 @@ class Operations:
         self._mover = mover
         self._upgrades = upgrades
         self._now = now
+        self._uninstaller = Uninstaller(database, repository, control, hooks, blobs, kv, upgrades)
         # Two operators' installs at once would undo each other's files when one fails.
         self._one_at_a_time = asyncio.Lock()
 
@@ -112,7 +97,7 @@ class Operations:
                 offered = []
             versions = {m.version: m for m in [*offered, *here] if (m.id, m.version) not in withdrawn}
             if name == plugin and offered and not any(m.semver in parse_range(wanted) for m in versions.values()):
-                _refuse_withdrawn(plugin, [m for m in offered if m.semver in parse_range(wanted)])
+                domain.refuse_withdrawn(plugin, [m for m in offered if m.semver in parse_range(wanted)])
             known[name] = list(versions.values())
             queue += [p for m in known[name] for p in m.requires.plugins]
         newest = {r.manifest.id: r.manifest.version for r in present if r.manifest.id != plugin}
@@ -156,7 +141,7 @@ class Operations:
                         transaction.emit(f"release:{release.manifest.id}", event, tenant=PLATFORM_TENANT)
         except BaseException:
             for release in releases:
-                await self._forget(release)
+                await self._uninstaller.forget(release)
             raise
         return releases
 
@@ -263,93 +248,7 @@ class Operations:
         version goes: kept for a later install, deleted, or handed back and deleted.
         """
         async with self._one_at_a_time:
-            return await self._uninstall(context, plugin, version, data)
-
-    async def _uninstall(self, context: Context, plugin: str, version: str | None, data: DataFate) -> Removal:
-        stored = [r for r in await self._present() if r.manifest.id == plugin and r.manifest.kind == "guest"]
-        leaving = [r for r in stored if version is None or r.manifest.semver == parse_version(version)]
-        if not leaving:
-            raise NotFound(f"{plugin} {version or ''}".strip() + " is not installed on this platform.", plugin=plugin)
-        last = len(leaving) == len(stored)
-        async with self._database.read(ALL_TENANTS) as transaction:
-            await self._check_unused(transaction, plugin, leaving, last)
-        exported = await self._export(plugin) if data == "export" and last else None
-        purge = last and data != "retain"
-        async with self._database.write(ALL_TENANTS, context) as transaction:
-            # Again, for somebody may have switched it on since.
-            await self._check_unused(transaction, plugin, leaving, last)
-            for release in leaving:
-                next_release_state(release.state, "uninstall", plugin=plugin)
-                if not purge:
-                    await self._repository.put_release(transaction, replace(release, state=ReleaseState.UNINSTALLED))
-                gone = NewEvent("plugin.uninstalled", {"plugin": plugin, "version": release.manifest.version})
-                transaction.emit(f"release:{plugin}", gone, tenant=PLATFORM_TENANT)
-            if purge:
-                for known in await self._repository.releases(transaction, plugin):
-                    await self._repository.delete_release(transaction, plugin, known.manifest.version)
-                await self._repository.delete_activations(transaction, plugin, None)
-                await self._kv.purge(transaction, plugin)
-                await forget_secrets(transaction, plugin)
-        for release in leaving:
-            await self._forget(release)
-        versions = tuple(r.manifest.version for r in leaving)
-        residue, kept = await self._residue(plugin, leaving, purge)
-        return Removal(plugin, versions, residue, exported, kept)
-
-    async def _forget(self, release: Release) -> None:
-        others = [r for r in await self._present() if r.component == release.component]
-        await self._control.forget(release.manifest, release.component, keep_artifact=bool(others))
-        if not others:
-            await self._blobs.delete(release.component)
-
-    async def _check_unused(self, transaction: Transaction, plugin: str, leaving: list[Release], last: bool) -> None:
-        running: dict[str, int] = {}
-        for _, activation in await self._repository.all_activations(transaction, plugin):
-            if not activation.running:
-                continue
-            trial = activation.trial
-            for used in {activation.version, trial.version if trial else activation.version}:
-                running[used] = running.get(used, 0) + 1
-        dependants = []
-        if last:
-            stored = [r for r in await self._repository.releases(transaction) if r.state is ReleaseState.INSTALLED]
-            manifests = [*(r.manifest for r in stored), *self._hooks.manifests.values()]
-            dependants = sorted({m.id for m in manifests if plugin in m.requires.plugins and m.id != plugin})
-        for release in leaving:
-            domain.check_uninstallable(plugin, release.manifest.version, running, dependants)
-
-    async def _residue(self, plugin: str, gone: list[Release], purged: bool) -> tuple[tuple[str, ...], int]:
-        found = []
-        for release in gone:
-            if await self._blobs.get(release.component) is not None and not any(
-                r.component == release.component for r in await self._present()
-            ):
-                found.append(f"component {release.component}")
-            if self._control.callable_here(plugin, release.manifest.version):
-                found.append(f"callable {release.manifest.version}")
-        keys = 0
-        async with self._database.read(ALL_TENANTS) as transaction:
-            activations = await self._repository.all_activations(transaction, plugin)
-        for tenant, _ in activations:
-            keys += (await self._kv.usage(tenant, plugin))[0]
-        if purged and activations:
-            found.append(f"{len(activations)} activations")
-        if purged and keys:
-            found.append(f"{keys} stored keys")
-        return tuple(found), keys
-
-    async def _export(self, plugin: str) -> dict[str, dict[str, str]]:
-        async with self._database.read(ALL_TENANTS) as transaction:
-            tenants = [tenant for tenant, _ in await self._repository.all_activations(transaction, plugin)]
-        exported: dict[str, dict[str, str]] = {}
-        for tenant in tenants:
-            values = {}
-            for key in await self._kv.list_keys(tenant, plugin, "", 1_000_000):
-                stored = await self._kv.get(tenant, plugin, key)
-                if stored is not None:
-                    values[key] = stored.value
-            exported[tenant] = values
-        return exported
+            return await self._uninstaller.uninstall(context, plugin, version, data)
 
     # ------------------------------------------------------------------ inside
 
@@ -359,11 +258,7 @@ class Operations:
         return {(r.manifest.id, r.manifest.version) for r in stored if r.state is ReleaseState.QUARANTINED}
 
     async def _present(self) -> list[Release]:
-        async with self._database.read(ALL_TENANTS) as transaction:
-            stored = await self._repository.releases(transaction)
-        usable = [r for r in stored if r.state is ReleaseState.INSTALLED]
-        here = [in_process_release(m) for m in self._hooks.manifests.values()]
-        return sorted([*usable, *here], key=lambda r: (r.manifest.id, r.manifest.semver))
+        return await present_releases(self._database, self._repository, self._hooks)
 
     async def _stored(self, plugin: str, version: str) -> Release:
         async with self._database.read(ALL_TENANTS) as transaction:
@@ -376,17 +271,6 @@ class Operations:
         async with self._database.read(ALL_TENANTS) as transaction:
             found = await self._repository.all_activations(transaction, plugin)
         return [(tenant, a) for tenant, a in found if a.running]
-
-
-def _refuse_withdrawn(plugin: str, fitting: list[PluginManifest]) -> None:
-    if fitting:
-        raise PluginQuarantined(
-            f"{plugin} {fitting[0].version} was withdrawn from the platform.",
-            plugin=plugin,
-            expected="a release that is not quarantined",
-            found=", ".join(m.version for m in fitting),
-            fix=f"Install another version, or let it back in: `keelstone plugins release {plugin} VERSION`.",
-        )
 
 
 def describe(release: Release) -> dict[str, Any]:

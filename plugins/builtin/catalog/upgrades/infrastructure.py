@@ -98,6 +98,12 @@ class SqlUpgrades:
         query = select(figures).where(figures.c.upgrade == upgrade).order_by(figures.c.tenant_id)
         return [(row.tenant_id, row.arm, row.figures) for row in await transaction.execute(query)]
 
+    async def forget(self, transaction: Transaction, plugin: str) -> None:
+        """Delete everything about a plugin's upgrades, in the scope."""
+        mine = select(upgrades.c.id).where(upgrades.c.plugin == plugin)
+        await transaction.execute(delete(figures).where(figures.c.upgrade.in_(mine)))
+        await transaction.execute(delete(upgrades).where(upgrades.c.plugin == plugin))
+
     async def windows(self, transaction: Transaction) -> dict[str, Window]:
         """By tenant, in the scope."""
         found = await transaction.execute(select(windows).where(windows.c.kind == _KIND))
