@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("curl") is None, reason="the documents' commands need curl"),
 ]
 TUTORIAL = ROOT / "docs" / "tutorials" / "your-first-plugin.md"
+SECRET = ROOT / "docs" / "how-to" / "send-a-secret.md"
 PYTHON_GUEST = ROOT / "docs" / "how-to" / "write-a-python-guest.md"
 
 
@@ -60,3 +61,11 @@ def test_a_python_guest_is_made_as_the_page_says(shell: Shell) -> None:
     except ToolchainUnavailable as reason:
         pytest.skip(str(reason))
     assert len(shell.follow(PYTHON_GUEST)) == 1
+
+
+def test_a_secret_is_asked_for_and_entered_as_the_page_says(shell: Shell) -> None:
+    try:
+        Toolchains().assemblyscript()
+    except ToolchainUnavailable as reason:
+        pytest.skip(str(reason))
+    assert len(shell.follow(SECRET)) > 5
