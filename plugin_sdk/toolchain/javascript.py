@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 from kernel.manifest import PluginManifest
-from plugin_sdk.toolchain.component import lay_library, refuse_import
+from plugin_sdk.toolchain.component import ADAPTER, lay_library, refuse_import
 from plugin_sdk.toolchain.errors import BuildFailed
 from plugin_sdk.toolchain.fetch import Toolchains
 from plugin_sdk.toolchain.flatten import without_module_loader
 from plugin_sdk.toolchain.payloads import guest_hooks, hooks_named, payload_types
 from plugin_sdk.toolchain.typed import javascript as typed
-from plugin_sdk.toolchain.world import PACKAGE, generation, interface
+from plugin_sdk.toolchain.world import PACKAGE, WIT, generation, interface
 
 LIBRARY = Path(__file__).parent.parent / "languages" / "javascript"
 _OPTIONS = {
@@ -31,6 +32,7 @@ _OPTIONS = {
     "moduleResolution": "bundler",
     "types": [],
 }
+_RANDOM = "wasi:random/random@0.2.0"
 _ERROR = re.compile(r"^(\S[^(\n]*)\((\d+),\d+\): error", re.MULTILINE)
 _IMPORT = re.compile(rf'from\s*"({re.escape(PACKAGE)}/[^"]+)"')
 
@@ -54,7 +56,7 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
     bundle = stage / "bundle.js"
     done = esbuild.run(
         *(f"{here}/entry.ts", "--bundle", "--format=esm", "--platform=neutral", "--target=es2023"),
-        *(f"--external:{PACKAGE}/*", f"--alias:keelstone=./{inside}/index.ts", "--charset=utf8"),
+        *(f"--external:{PACKAGE}/*", "--external:wasi:*", f"--alias:keelstone=./{inside}/index.ts", "--charset=utf8"),
         *("--log-level=error", f"--outfile={here}/{bundle.name}"),
         cwd=folder,
     )
@@ -64,6 +66,7 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
     for name in _IMPORT.findall(bundle.read_text(encoding="utf-8")):
         if name not in allowed:
             refuse_import(name, manifest)
+    _add_random(stage / "wit")
     component = stage / "component.wasm"
     done = componentize.run(
         *("--sync", "--wit", "wit", "--world", "guest", "--js", bundle.name, "--output", component.name), cwd=stage
@@ -77,6 +80,15 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
             fix="Outside functions, call nothing of the host: code there runs once, while building.",
         )
     return without_module_loader(component.read_bytes())
+
+
+def _add_random(wit: Path) -> None:
+    """Let the engine itself ask for WASI's random numbers, for a Math.random that is not frozen."""
+    (wit / "deps").mkdir()
+    shutil.copy(ADAPTER / "wit" / "deps" / "random.wit", wit / "deps" / "random.wit")
+    world = wit / WIT.name
+    text = world.read_text(encoding="utf-8")
+    world.write_text(text.replace("world guest {", f"world guest {{\n    import {_RANDOM};", 1), encoding="utf-8")
 
 
 def _compiler_error(output: str, manifest: PluginManifest, entry: str) -> BuildFailed:

@@ -222,12 +222,12 @@ JSON = st.recursive(
 
 
 def doubles(value: Any) -> Any:
-    """``value`` as a language keeps it whose numbers are all 64-bit floats."""
+    """``value`` as a language keeps it whose numbers are 64-bit floats, or are written as such."""
     if isinstance(value, list):
         return [doubles(item) for item in value]
     if isinstance(value, dict):
         return {name: doubles(item) for name, item in value.items()}
-    return int(float(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -237,11 +237,12 @@ QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 @given(value=JSON)
 def test_any_json_goes_through_unchanged(steady: tuple[asyncio.Runner, Guest], folder: Path, value: Any) -> None:
     runner, guest = steady
-    if language_of(folder) in ("javascript", "typescript"):
-        value = doubles(value)
     draft = {"email": "a@b.example", "name": "A", "attributes": {"value": value}}
     reply = json.loads(runner.run(guest.call("user_creating", draft)).output)
-    assert reply == {"payload": {**draft, "attributes": {"value": value, "said": []}}}
+    expected = {"payload": {**draft, "attributes": {"value": value, "said": []}}}
+    if language_of(folder) in ("javascript", "typescript", "zig"):
+        reply, expected = doubles(reply), doubles(expected)
+    assert reply == expected
 
 
 WHOLE = '{"email":"a@b.c","name":"A\\u00e9\\n","attributes":{"x":[1,-2.5e3,true,null,{"y":""}]}}'

@@ -53,6 +53,9 @@ declare module "keelstone:plugin/random@1.1.0" {
 declare module "keelstone:plugin/services@1.1.0" {
   export function call(plugin: string, method: string, payload: string): string;
 }
+declare module "wasi:random/random@0.2.0" {
+  export function getRandomU64(): number | bigint;
+}
 
 /** Goes to the plugin's log where the manifest asks for the capability `log`, else nowhere. */
 declare var console: Record<"debug" | "log" | "info" | "warn" | "error", (...what: unknown[]) => void>;

@@ -1,13 +1,15 @@
 /** What the generated entry needs, and plugins do not. */
+import { getRandomU64 } from "wasi:random/random@0.2.0";
+
 export { replied } from "./replies";
 
 /**
  * The engine is frozen at build time with the state of its generator: Math.random would give every
  * instance the same numbers. This one (sfc32, by Chris Doty-Humphrey, PractRand) begins anew at each call.
  */
-export function reseed(text: string): void {
-  let [a, b, c, d] = [Date.now() | 0, 0x9e3779b9, text.length, 1];
-  for (let i = 0; i < text.length; i++) b = Math.imul(b ^ text.charCodeAt(i), 0x01000193);
+export function reseed(): void {
+  const word = (): number => Number(getRandomU64()) | 0;
+  let [a, b, c, d] = [word(), word(), word(), 1];
   const next = (): number => {
     const t = (((a + b) | 0) + d) | 0;
     d = (d + 1) | 0;

@@ -38,13 +38,18 @@ pub fn refusal() ?Refusal {
     return last;
 }
 
+/// Where a slice lies. An empty one of an allocator's lies nowhere, but the host checks the address.
+pub fn where(slice: anytype) @TypeOf(slice.ptr) {
+    return if (slice.len == 0) @ptrFromInt(8) else slice.ptr;
+}
+
 /// Text as it lies in memory.
 pub const Text = extern struct {
     ptr: [*]const u8,
     len: usize,
 
     pub fn of(text: []const u8) Text {
-        return .{ .ptr = text.ptr, .len = text.len };
+        return .{ .ptr = where(text), .len = text.len };
     }
 
     pub fn slice(text: Text) []const u8 {
@@ -128,6 +133,7 @@ pub fn failedWith(err: anyerror) *const Answer {
 
 /// The host's allocator.
 pub fn reallocate(old: ?[*]u8, old_size: usize, size: usize) [*]u8 {
+    if (size == 0) return @ptrFromInt(8);
     const fresh = allocator.alignedAlloc(u8, .@"8", size) catch @panic("out of memory");
     if (old) |from| @memcpy(fresh[0..@min(old_size, size)], from[0..@min(old_size, size)]);
     return fresh.ptr;

@@ -16,7 +16,7 @@ pub const log = struct {
 
     fn line(level: u32, comptime template: []const u8, arguments: anytype) void {
         const text = std.fmt.allocPrint(abi.allocator, template, arguments) catch template;
-        write(level, text.ptr, text.len);
+        write(level, abi.where(text), text.len);
     }
 
     pub fn debug(comptime template: []const u8, arguments: anytype) void {
@@ -43,7 +43,7 @@ pub const config = struct {
     /// One setting as JSON text, null if it is not set.
     pub fn raw(key: []const u8) HostError!?[]const u8 {
         var out: Result(Option) = .{};
-        get(key.ptr, key.len, &out);
+        get(abi.where(key), key.len, &out);
         return (try out.take("config.get")).get();
     }
 
@@ -92,26 +92,26 @@ pub const kv = struct {
     /// The value of a key, null if there is none.
     pub fn get(key: []const u8) HostError!?[]const u8 {
         var out: Result(Option) = .{};
-        host.get(key.ptr, key.len, &out);
+        host.get(abi.where(key), key.len, &out);
         return (try out.take("kv.get")).get();
     }
 
     pub fn set(key: []const u8, value: []const u8) HostError!void {
         var out: Result(Nothing) = .{};
-        host.set(key.ptr, key.len, value.ptr, value.len, &out);
+        host.set(abi.where(key), key.len, abi.where(value), value.len, &out);
         _ = try out.take("kv.set");
     }
 
     pub fn delete(key: []const u8) HostError!void {
         var out: Result(Nothing) = .{};
-        host.delete(key.ptr, key.len, &out);
+        host.delete(abi.where(key), key.len, &out);
         _ = try out.take("kv.delete");
     }
 
     /// Keys that begin with `prefix`, in order, at most `limit`.
     pub fn keys(prefix: []const u8, limit: u32) ![]const []const u8 {
         var out: Result(List(Text)) = .{};
-        host.@"list-keys"(prefix.ptr, prefix.len, limit, &out);
+        host.@"list-keys"(abi.where(prefix), prefix.len, limit, &out);
         const found = (try out.take("kv.list-keys")).items();
         const names = try abi.allocator.alloc([]const u8, found.len);
         for (names, found) |*name, text| name.* = text.slice();
@@ -122,14 +122,14 @@ pub const kv = struct {
     pub fn setIf(key: []const u8, value: []const u8, expected: ?[]const u8) HostError!bool {
         var out: Result(u8) = .{};
         const text = expected orelse "";
-        host.@"set-if"(key.ptr, key.len, value.ptr, value.len, @intFromBool(expected != null), text.ptr, text.len, &out);
+        host.@"set-if"(abi.where(key), key.len, abi.where(value), value.len, @intFromBool(expected != null), abi.where(text), text.len, &out);
         return try out.take("kv.set-if") != 0;
     }
 
     /// Write a value that is gone after so many seconds.
     pub fn setFor(key: []const u8, value: []const u8, seconds: u32) HostError!void {
         var out: Result(Nothing) = .{};
-        host.@"set-for"(key.ptr, key.len, value.ptr, value.len, seconds, &out);
+        host.@"set-for"(abi.where(key), key.len, abi.where(value), value.len, seconds, &out);
         _ = try out.take("kv.set-for");
     }
 
@@ -138,7 +138,7 @@ pub const kv = struct {
         const texts = try abi.allocator.alloc(Text, wanted.len);
         for (texts, wanted) |*text, key| text.* = .of(key);
         var out: Result(List(Option)) = .{};
-        host.@"get-many"(texts.ptr, texts.len, &out);
+        host.@"get-many"(abi.where(texts), texts.len, &out);
         const found = (try out.take("kv.get-many")).items();
         const values = try abi.allocator.alloc(?[]const u8, found.len);
         for (values, found) |*value, option| value.* = option.get();
@@ -150,7 +150,7 @@ pub const kv = struct {
         const pairs = try abi.allocator.alloc([2]Text, entries.len);
         for (pairs, entries) |*pair, entry| pair.* = .{ .of(entry.key), .of(entry.value) };
         var out: Result(Nothing) = .{};
-        host.@"set-many"(pairs.ptr, pairs.len, &out);
+        host.@"set-many"(abi.where(pairs), pairs.len, &out);
         _ = try out.take("kv.set-many");
     }
 };
@@ -195,7 +195,7 @@ pub const http = struct {
         for (pairs, request.headers) |*pair, one| pair.* = .{ .name = .of(one.name), .value = .of(one.value) };
         const body = request.body orelse "";
         var out: Result(Received) = .{};
-        host.send(request.method.ptr, request.method.len, request.url.ptr, request.url.len, pairs.ptr, pairs.len, @intFromBool(request.body != null), body.ptr, body.len, &out);
+        host.send(abi.where(request.method), request.method.len, abi.where(request.url), request.url.len, abi.where(pairs), pairs.len, @intFromBool(request.body != null), abi.where(body), body.len, &out);
         const received = try out.take("http.send");
         const headers = try abi.allocator.alloc(Header, received.headers.len);
         for (headers, received.headers.items()) |*one, pair| one.* = .{ .name = pair.name.slice(), .value = pair.value.slice() };
@@ -213,7 +213,7 @@ pub const events = struct {
     pub fn emit(kind: []const u8, data: anytype) !void {
         const text = try std.json.Stringify.valueAlloc(abi.allocator, data, .{});
         var out: Result(Nothing) = .{};
-        host.emit(kind.ptr, kind.len, text.ptr, text.len, &out);
+        host.emit(abi.where(kind), kind.len, abi.where(text), text.len, &out);
         _ = try out.take("events.emit");
     }
 };
@@ -227,7 +227,7 @@ pub const secrets = struct {
     /// Text that stands for the secret in this call's requests: the host puts the value in its place.
     pub fn placeholder(name: []const u8) HostError![]const u8 {
         var out: Result(Text) = .{};
-        host.placeholder(name.ptr, name.len, &out);
+        host.placeholder(abi.where(name), name.len, &out);
         return (try out.take("secrets.placeholder")).slice();
     }
 };
@@ -247,7 +247,7 @@ pub const ai = struct {
     pub fn complete(prompt: Prompt) HostError!Completion {
         const system = prompt.system orelse "";
         var out: Result(Answered) = .{};
-        host.complete(prompt.model.ptr, prompt.model.len, @intFromBool(prompt.system != null), system.ptr, system.len, prompt.text.ptr, prompt.text.len, prompt.max_tokens, &out);
+        host.complete(abi.where(prompt.model), prompt.model.len, @intFromBool(prompt.system != null), abi.where(system), system.len, abi.where(prompt.text), prompt.text.len, prompt.max_tokens, &out);
         const found = try out.take("ai.complete");
         return .{ .text = found.text.slice(), .model = found.model.slice(), .tokens = found.tokens };
     }
@@ -264,7 +264,7 @@ pub const notify = struct {
     /// The message's id, once it is accepted for delivery.
     pub fn send(notice: Notice) HostError![]const u8 {
         var out: Result(Text) = .{};
-        host.send(notice.channel.ptr, notice.channel.len, notice.recipient.ptr, notice.recipient.len, notice.subject.ptr, notice.subject.len, notice.body.ptr, notice.body.len, &out);
+        host.send(abi.where(notice.channel), notice.channel.len, abi.where(notice.recipient), notice.recipient.len, abi.where(notice.subject), notice.subject.len, abi.where(notice.body), notice.body.len, &out);
         return (try out.take("notify.send")).slice();
     }
 };
@@ -322,7 +322,7 @@ pub const services = struct {
     pub fn call(comptime Value: type, plugin: []const u8, method: []const u8, payload: anytype) !Value {
         const text = try std.json.Stringify.valueAlloc(abi.allocator, payload, .{});
         var out: Result(Text) = .{};
-        host.call(plugin.ptr, plugin.len, method.ptr, method.len, text.ptr, text.len, &out);
+        host.call(abi.where(plugin), plugin.len, abi.where(method), method.len, abi.where(text), text.len, &out);
         const found = (try out.take("services.call")).slice();
         return std.json.parseFromSliceLeaky(Value, abi.allocator, found, .{ .ignore_unknown_fields = true });
     }

@@ -78,7 +78,7 @@ def entry(hooks: list[GuestHook], source: str, logs: bool) -> str:
         "  if (!Object.hasOwn(kinds, hook)) throw `this plugin does not implement ${hook}`;",
         "  const name = hook as keyof typeof kinds;",
         "  try {",
-        "    reseed(payload);",
+        "    reseed();",
         "    const given = JSON.parse(payload);",
         "    return JSON.stringify(replied(kinds[name], () => hooks[name](given)));",
         "  } catch (error) {",

@@ -47,7 +47,8 @@ fn store(said: *Said) !void {
     try keelstone.kv.set("b", "2");
     try keelstone.kv.set("a", "1 \u{e9}\u{1F600}");
     try keelstone.kv.set("c", "");
-    try sayIf(said, (try keelstone.kv.get("c") orelse "none").len == 0);
+    const empty = try keelstone.kv.get("c");
+    try sayIf(said, empty != null and empty.?.len == 0);
     try keelstone.kv.delete("c");
     try sayIf(said, try keelstone.kv.get("c") == null);
     for (try keelstone.kv.keys("", 10)) |key| try say(said, try keelstone.kv.get(key) orelse "?");
