@@ -20,6 +20,8 @@ _MOST = 10_000
 """Sections of one level and items of one section: a CPython guest has some hundreds."""
 
 _LONGEST_NAME = 1_000
+_PAGE = 16
+"""A page's size as a power of two; there are smaller ones, none larger."""
 
 
 class _Reader:
@@ -198,5 +200,9 @@ def _memories_of(module: _Reader) -> list[int]:
                 flags, pages = body.byte(), body.number()
                 if flags & 1:
                     body.number()
-                sizes.append(pages << (body.number() if flags & 8 else 16))
+                page = body.number() if flags & 8 else _PAGE
+                # A number as a shift is a number of that many bits: seven bytes could ask for gigabytes.
+                if page > _PAGE:
+                    raise ValueError(f"memory pages of 2**{page} bytes")
+                sizes.append(pages << page)
     return sizes

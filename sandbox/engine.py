@@ -65,7 +65,8 @@ class EngineShape:
 def fingerprint(fuel: bool = False) -> str:
     """Sixteen hexadecimal digits that are equal where a compiled artifact may be shared."""
     facts = (
-        WASMTIME, sys.platform, platform.machine(), _RESERVATION, _GUARD, WASM_STACK_KB, "epochs", "cow", "artifact-1",
+        WASMTIME, sys.platform, platform.machine(), _RESERVATION, _GUARD, WASM_STACK_KB, "epochs", "cow", "no-gc",
+        "artifact-1",
         *(("fuel",) if fuel else ()),
     )  # fmt: skip
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
@@ -93,6 +94,8 @@ def _config(shape: EngineShape) -> Config:
     config.max_wasm_stack = WASM_STACK_KB << 10
     config.wasm_threads = False
     config.wasm_memory64 = False
+    # Its heap would be memory beside the one that limits.memory_mb is about; no language of ours needs it.
+    config.gc_support = False
     config.wasm_component_model = True
     pool = ffi.wasmtime_pooling_allocation_config_new()
     # Every call that the worker threads can have under way must find room, whatever its component:

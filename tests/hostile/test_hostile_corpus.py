@@ -17,18 +17,8 @@ from tests.hostile.text import compiled
 AGAIN = SLOTS + 2
 """Calls of each guest: more than the pool has instances."""
 
-WEAK = {
-    "garbage": "the collected heap is neither counted with the memory nor named when it is full",
-}
-"""Guests whose answer is not yet as clear as it must be."""
 
-
-def _marked(guest: Hostile) -> object:
-    weak = WEAK.get(guest.name)
-    return pytest.param(guest, id=guest.name, marks=[pytest.mark.xfail(strict=True, reason=weak)] if weak else [])
-
-
-@pytest.mark.parametrize("guest", [_marked(guest) for guest in CORPUS])
+@pytest.mark.parametrize("guest", CORPUS, ids=str)
 async def test_a_hostile_guest_gets_its_answer_and_nobody_else_notices(door: Door, guest: Hostile) -> None:
     component, manifest = compiled(guest.text()), manifest_of(limits=dict(guest.limits))
     calls = AGAIN if guest.when == "call" else 1
@@ -76,7 +66,7 @@ def test_the_same_guests_make_noise_for_others() -> None:
 
 async def test_all_of_them_at_once_and_a_good_guest_in_between(doors: Opener) -> None:
     """In an order drawn anew from a fixed seed: errors never mix, and each call of the good guest is served."""
-    guests = [g for g in CORPUS if g.when == "call" and g.limits.get("time_ms", 0) < 10_000 and g.name not in WEAK]
+    guests = [g for g in CORPUS if g.when == "call" and g.limits.get("time_ms", 0) < 10_000]
     order = random.Random(20).sample(guests, len(guests))
     async with doors(sandbox_threads=4, sandbox_slots=16) as door:
         await door.serves()
