@@ -266,3 +266,37 @@ async def test_forgetting_takes_the_release_and_its_artifact_away(bench: Bench):
     await bench.sync.forget(release.manifest, digest)
     assert bench.runtime.forgotten == [digest]
     assert not bench.sync.callable_here("acme/guard", "1.0.0")
+
+
+def news(type: str, tenant: str = "platform", **data: str) -> BusMessage:
+    return BusMessage("k", "e1", orjson.dumps({"type": type, "tenant": tenant, "data": data}))
+
+
+async def test_a_withdrawn_release_is_called_no_more_in_any_process_and_again_once_it_is_installed_anew(bench: Bench):
+    digest = await bench.release()
+    bench.on()
+    await bench.sync.load()
+    await bench.filter()
+    good = bench.source.releases["acme/guard", "1.0.0"]
+    bench.source.releases["acme/guard", "1.0.0"] = GuestRelease(good.manifest, digest, "it is quarantined")
+    await bench.sync.on_message(news("plugin.quarantined", plugin="acme/guard", version="1.0.0"))
+    with pytest.raises(PluginUnavailable) as caught:
+        await bench.filter()
+    assert caught.value.extra["cause"] == "quarantined"
+    assert [m.id for m, _ in bench.sync.active("acme")] == ["acme/guard"]
+    # Reading the tenant again does not let it back in.
+    await bench.sync.refresh("acme")
+    with pytest.raises(PluginUnavailable):
+        await bench.filter()
+    bench.source.releases["acme/guard", "1.0.0"] = good
+    await bench.sync.on_message(news("plugin.installed", plugin="acme/guard", version="1.0.0"))
+    await bench.filter()
+
+
+async def test_news_of_a_release_that_is_not_in_use_here_changes_nothing(bench: Bench):
+    await bench.release()
+    before = bench.activations.current
+    for type in ("plugin.quarantined", "plugin.installed"):
+        await bench.sync.on_message(news(type, plugin="acme/guard", version="1.0.0"))
+    assert bench.activations.current is before
+    assert bench.runtime.compiled == []

@@ -9,7 +9,7 @@ import pytest
 
 from kernel.activation import Activations
 from kernel.context import Context
-from kernel.errors import KeelstoneError, PluginFailed, PluginUnavailable, Rejected
+from kernel.errors import BudgetSpent, KeelstoneError, PluginFailed, PluginQuarantined, PluginUnavailable, Rejected
 from kernel.guests import Guests
 from kernel.hooks import Dispatcher
 from kernel.hookspecs import HOOKS
@@ -193,3 +193,52 @@ async def test_a_guest_that_cannot_be_loaded_rejects_and_is_not_skipped():
     guests.add(release)
     hooks = platform(guests)
     assert (await hooks.filter("user_creating", DRAFT, Context("acme"))).payload is DRAFT
+
+
+async def test_a_gate_refuses_before_the_guest_runs_and_nobody_is_told_of_a_call():
+    runtime, guests, call = setup({})
+    told = []
+    guests.watch(lambda request, result: told.append(result))
+
+    def gate(request: GuestCall) -> None:
+        if request.context.tenant == "acme":
+            raise BudgetSpent("It is spent.", plugin=request.plugin)
+
+    guests.gate(gate)
+    with pytest.raises(BudgetSpent):
+        await call(DRAFT, Context("acme"))
+    assert (runtime.calls, told) == ([], [])
+    await call(DRAFT, Context("globex"))
+    assert len(told) == 1
+
+
+async def test_an_answer_that_does_not_fit_tells_what_it_used():
+    _, guests, call = setup({"payload": []})
+    told: list[object] = []
+    guests.watch(lambda request, result: told.append(result))
+    with pytest.raises(PluginFailed):
+        await call(DRAFT, Context("acme"))
+    [failed] = told
+    assert isinstance(failed, PluginFailed)
+    assert failed.usage == GuestUsage(10, 20, 0, 0)
+    assert failed.output == '{"payload": []}'
+
+
+async def test_a_spent_budget_and_a_withdrawal_leave_the_breaker_alone():
+    runtime = FakeRuntime(BudgetSpent("spent"))
+    guests, activations = Guests(runtime), Activations()
+    guests.add(GuestRelease(MANIFEST, "d" * 64))
+    activations.load([ActivationRecord("acme", "acme/hello", "1.0.0")])
+    hooks = Dispatcher(activations, guests)
+    for _ in range(9):
+        with pytest.raises(PluginUnavailable) as caught:
+            await hooks.filter("user_creating", DRAFT, Context("acme"))
+        assert caught.value.extra["cause"] == "budget-spent"
+    assert hooks.breakers.states() == []
+    guests.add_broken(GuestRelease(MANIFEST, "d" * 64, "odd"), PluginQuarantined("It was withdrawn."))
+    activations.refresh()
+    for _ in range(9):
+        with pytest.raises(PluginUnavailable) as caught:
+            await hooks.filter("user_creating", DRAFT, Context("acme"))
+        assert caught.value.extra["cause"] == "quarantined"
+    assert hooks.breakers.states() == []
