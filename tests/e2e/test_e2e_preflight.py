@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
+from api.pending import pending_migrations
 from kernel.hookspecs import CONTRACT_GENERATIONS
 from kernel.versions import parse_version
 from tests.support.guests import CAPABILITIES, guest
-from tests.support.stage import Stage, as_text
+from tests.support.stage import Stage, as_text, copied, settings_for
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -121,3 +125,23 @@ async def test_a_kernel_of_another_major_version_breaks_what_is_built_for_this_o
         await operator.problem(422, "GET", PREFLIGHT, params=params)
     await operator.problem(422, "GET", PREFLIGHT, params={"kernel": "next"})
     await operator.problem(404, "GET", PREFLIGHT, params={"plugin": "no/such", "version": "1.0.0"})
+
+
+async def test_migrations_are_told_by_the_code_whose_they_are_and_nothing_is_touched(seeded, tmp_path):
+    home = copied(seeded, tmp_path / "home")
+    assert await pending_migrations(settings_for(home)) == []
+    assert await pending_migrations(settings_for(tmp_path / "nothing")) == []
+    assert not (tmp_path / "nothing").exists()
+    with closing(sqlite3.connect(home / "keelstone.db")) as database:
+        for plugin, revision in (("catalog", "catalog_0001"), ("users", "users_9999")):
+            database.execute(f"UPDATE alembic_version_keelstone_{plugin} SET version_num = '{revision}'")
+        database.commit()
+    found = {m.plugin: m for m in await pending_migrations(settings_for(home))}
+    assert found.keys() == {"keelstone/catalog", "keelstone/users"}
+    assert found["keelstone/catalog"].severity == "notes"
+    assert "from catalog_0001 to catalog_" in found["keelstone/catalog"].detail
+    assert found["keelstone/users"].severity == "breaks"
+    assert "newer than this code" in found["keelstone/users"].detail
+    with closing(sqlite3.connect(home / "keelstone.db")) as database:
+        rows = database.execute("SELECT version_num FROM alembic_version_keelstone_catalog").fetchall()
+    assert rows == [("catalog_0001",)]

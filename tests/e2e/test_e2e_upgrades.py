@@ -118,6 +118,23 @@ async def test_a_canary_that_fails_goes_back_by_itself_and_says_why(stage: Stage
     await end(stage, plugin)
 
 
+async def test_a_canary_without_cause_to_go_back_is_promoted_by_itself_if_told_to(stage: Stage):
+    operator, plugin = await stage.client("platform"), "auto/guard"
+    await two_versions(stage, plugin, renamed("One"), renamed("Two"), acme={})
+    thresholds = {"min_calls": 3, "promote_after_minutes": 0.0001}
+    started = await begin(stage, plugin, tenants=100, thresholds=thresholds)
+    for _ in range(3):
+        assert await name_of(stage, "acme") == "Two"
+
+    async def promoted() -> bool:
+        return (await operator.ok("GET", f"{UPGRADES}/{started['id']}"))["state"] == "promoted"
+
+    await until(promoted)
+    now = await (await stage.client("acme")).ok("GET", activation("acme", plugin))
+    assert (now["state"], now["version"]) == ("active", "2.0.0")
+    await end(stage, plugin, "acme")
+
+
 async def test_a_canary_by_share_of_calls_stays_with_a_correlation_id(stage: Stage):
     acme, plugin = await stage.client("acme"), "split/guard"
     await two_versions(stage, plugin, renamed("One"), renamed("Two"), acme={})
@@ -203,6 +220,12 @@ async def test_a_shadow_answers_nobody_saves_nothing_and_reports_what_differs(st
     assert differing["answer.payload.name"] == ("text of 3 characters", "text of 7 characters")
     assert "Twofold" not in as_text(mine), "values are masked"
     assert [p["tenant"] for p in mine["places"]] == ["acme"], "a tenant sees only itself"
+    query = "{ upgrades { id mode state report places { tenant standing } } }"
+    (seen,) = [u for u in (await acme.graphql(query))["data"]["upgrades"] if u["id"] == started["id"]]
+    assert seen["report"] == mine["report"]
+    assert seen["places"] == [{"tenant": "acme", "standing": "on trial"}]
+    (all_of_it,) = [u for u in (await operator.graphql(query))["data"]["upgrades"] if u["id"] == started["id"]]
+    assert {p["tenant"] for p in all_of_it["places"]} == {"acme", "globex"}
     globex = await (await stage.client("globex")).ok("GET", "/api/v1/tenants/globex/upgrades")
     assert "acme" not in as_text(globex[0]["report"])
     await operator.ok("POST", f"{UPGRADES}/{started['id']}/rollback", json={"reason": "it differs"})

@@ -15,6 +15,7 @@ from plugin_sdk import (
     Dispatcher,
     KeelstoneError,
     PluginManifest,
+    PluginQuarantined,
     ReleaseState,
     ResolutionConflict,
     ValidationFailed,
@@ -156,7 +157,7 @@ class Preflights:
     async def _requirements(self, manifest: PluginManifest) -> list[Finding]:
         try:
             plan = await self._operations.plan(manifest.id, f"={manifest.version}")
-        except ResolutionConflict as error:
+        except (ResolutionConflict, PluginQuarantined) as error:
             return [Finding("", manifest.id, "requirement", "breaks", error.detail, error.fix or "")]
         others = [f"{m.id} {m.version}" for m in plan if m.id != manifest.id]
         if others:
