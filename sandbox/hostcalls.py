@@ -46,6 +46,7 @@ from kernel.ports import (
 )
 from kernel.service_calls import acting_as
 from sandbox.abi import Err
+from sandbox.contract import GENERATIONS
 from sandbox.egress import Egress, EgressRefused, EgressRequest
 from sandbox.errors import (
     GuestCancelled,
@@ -140,6 +141,18 @@ _LIMIT_CODES = {"kv_kb": "limit-kv-bytes", "http_kb": "limit-http", "output_kb":
 """Failure codes that do not read like the limit in the manifest."""
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One host call: its name in recordings and usage, its implementation, whether that itself tells, more
+    narrowly than by name, what was used, and what a replayed call still leaves behind."""
+
+    name: str
+    interface: str
+    run: Callable[..., Any]
+    says_more: bool
+    keep: Callable[..., None] | None
+
+
 class HostCalls:
     """The host as one call sees it, with what that call has used and wants saved.
 
@@ -225,34 +238,33 @@ class HostCalls:
 
         ``interface`` is the contract's name for it, with the generation: ``1.0/kv``.
         """
-        generation, _, name = interface.partition("/")
-        return partial(self._gate, ADAPTERS[generation], name, function)
+        adapt, door = _DOORS[interface, function]
+        return partial(self._gate, adapt, door)
 
-    def _gate(self, adapt: Adapter, interface: str, function: str, *arguments: Any) -> Any:
-        name = f"{interface}.{function}"
+    def _gate(self, adapt: Adapter, door: Door, *arguments: Any) -> Any:
         try:
             if self._replayer is not None:
-                answer = self._replayed(self._replayer, interface, function, arguments)
+                answer = self._replayed(self._replayer, door, arguments)
             else:
-                self._enter(interface)
-                answer = self._run(interface, function, arguments)
+                self._enter(door.interface)
+                answer = self._run(door, arguments)
         except Refused as refused:
             if refused.code.startswith("limit-"):
                 self._use(refused.code)
             failure = {"code": adapt(refused.code), "message": refused.message}
-            self._record(name, arguments, failure, failed=True)
+            self._record(door.name, arguments, failure, failed=True)
             return Err(failure)
-        self._record(name, arguments, answer)
+        self._record(door.name, arguments, answer)
         return answer
 
-    def _run(self, interface: str, function: str, arguments: tuple[Any, ...]) -> Any:
-        if interface not in _SAY_MORE:
-            self._use(f"{interface}.{function}")
+    def _run(self, door: Door, arguments: tuple[Any, ...]) -> Any:
+        if not door.says_more:
+            self._use(door.name)
         if self._services.interposer is not None:
-            found = self._interposed(f"{interface}.{function}", arguments)
+            found = self._interposed(door.name, arguments)
             if found is not None:
                 return found.answer
-        return _FUNCTIONS[interface, function](self, *arguments)
+        return door.run(self, *arguments)
 
     def _interposed(self, name: str, arguments: tuple[Any, ...]) -> HostExchange | None:
         """What a test answers in the host's place. Raises Refused, or the error that it ends the call with."""
@@ -265,24 +277,22 @@ class HostCalls:
             raise Refused(code, message)
         return found
 
-    def _replayed(self, replayer: Replayer, interface: str, function: str, arguments: tuple[Any, ...]) -> Any:
-        name = f"{interface}.{function}"
+    def _replayed(self, replayer: Replayer, door: Door, arguments: tuple[Any, ...]) -> Any:
         if not replayer.strict:
-            self._enter(interface)
-            if name not in LEAVES:
-                return self._run(interface, function, arguments)
-            found = replayer.left(name, arguments)
+            self._enter(door.interface)
+            if door.name not in LEAVES:
+                return self._run(door, arguments)
+            found = replayer.left(door.name, arguments)
             if found is None:
                 raise Refused("unavailable", "a mirrored call does not leave the platform, and this was not recorded")
         else:
             self._count()
-            found = replayer.next(name, arguments)
-        self._use(name)
+            found = replayer.next(door.name, arguments)
+        self._use(door.name)
         if found.failed:
             raise Refused(found.answer["code"], found.answer["message"])
-        again = _KEPT.get((interface, function))
-        if again is not None:
-            again(self, found.answer, *arguments)
+        if door.keep is not None:
+            door.keep(self, found.answer, *arguments)
         return found.answer
 
     def wasi(self, name: str, function: str) -> Callable[..., Any]:
@@ -813,3 +823,20 @@ _KEPT: dict[tuple[str, str], Callable[..., None]] = {
     ("events", "emit"): _emitted,
 }
 """What a replayed call still leaves behind, so that its effects can be looked at."""
+
+_DOORS: dict[tuple[str, str], tuple[Adapter, Door]] = {
+    (f"{generation}/{interface}", function): (
+        ADAPTERS[generation],
+        Door(
+            f"{interface}.{function}",
+            interface,
+            _FUNCTIONS[interface, function],
+            interface in _SAY_MORE,
+            _KEPT.get((interface, function)),
+        ),
+    )
+    for generation, table in GENERATIONS.items()
+    for interface, functions in table.items()
+    for function in functions
+}
+"""Every host call of every generation, looked up once."""
