@@ -13,11 +13,12 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from api.development import Development
+from api.development import Development, DevelopmentRuntime
 from kernel.activation import Activations
 from kernel.activation_sync import ActivationSync
 from kernel.adapters import open_bus
@@ -224,13 +225,17 @@ def bootstrap(settings: Settings) -> Platform:
     database = open_database(settings, types)
     bus, blobs, keys = open_bus(settings), LocalBlobs(_blob_folder(settings)), open_keys(settings)
     development = Development() if settings.development else None
-    runtime: GuestRuntime = load_entry_point(GUEST_RUNTIME, "wasmtime")(
+    open_runtime = partial(
+        load_entry_point(GUEST_RUNTIME, "wasmtime"),
         settings,
         kv=database.kv,
         event_schema=lambda name: found.schema if (found := types.get(name)) else None,
         log=_log_line if development is None else development.reading(_log_line),
         find=services.find,
     )
+    runtime: GuestRuntime = open_runtime()
+    if development is not None:
+        runtime = DevelopmentRuntime(runtime, lambda native: open_runtime(native=native), development)
     activations, guests = Activations(), Guests(runtime)
     guests.watch(lambda call, result: _count(telemetry, call, result))
     breakers = Breakers(database.breakers)

@@ -8,6 +8,7 @@ is a release of its own (``1.2.0-dev.7``), because what is installed never chang
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,13 +25,15 @@ from kernel.manifest import PluginManifest
 from kernel.outcomes import save_effects
 from kernel.payloads import EventView, Payload
 from kernel.plain import Text
-from kernel.ports import GuestCall, GuestResult, LogLine
+from kernel.ports import GuestCall, GuestResult, GuestRuntime, LogLine
 from marketplace.package import read_package
 from marketplace.validator import Validator
+from plugin_sdk.dev.source import source_folder
 from plugin_sdk.dev.summary import summary_of
 from plugin_sdk.dev.versions import development_version
 from plugin_sdk.recordings import record
 from plugin_sdk.services import Marketplace, MarketplaceEntry, VerifiedPackage
+from plugin_sdk.testing.memory import MemoryGuest
 from plugin_sdk.web import requires
 
 if TYPE_CHECKING:
@@ -147,6 +150,8 @@ class Development:
     def __init__(self) -> None:
         self._offers: DevelopmentMarketplace | None = None
         self._lines: dict[int, list[LogLine]] = {}
+        self.offered: set[str] = set()
+        """Digests of the components that were offered here: only their stand-ins are followed."""
         self._calls: deque[SeenCall] = deque(maxlen=_REMEMBERED)
         self._number = 0
         self._more = asyncio.Event()
@@ -160,7 +165,9 @@ class Development:
         """Take a package that nobody signed. Raises read_package's errors."""
         if self._offers is None:
             raise ConfigurationError("This platform has no marketplace to offer anything in.")
-        return self._offers.offer(archive, number)
+        package = self._offers.offer(archive, number)
+        self.offered.add(hashlib.sha256(package.component).hexdigest())
+        return package
 
     def reading(self, log: LogSink) -> LogSink:
         """``log``, with each call's lines kept until the call is noted: a failed call has no others."""
@@ -193,6 +200,46 @@ class Development:
     def latest(self) -> int:
         """Number of the newest call; 0 before the first."""
         return self._number
+
+
+class DevelopmentRuntime:
+    """The sandbox, but for stand-ins that an author offered: their source runs in this process.
+
+    ``native`` opens a runtime for one folder's source. Implements :class:`kernel.ports.GuestRuntime`.
+    """
+
+    def __init__(
+        self, sandbox: GuestRuntime, native: Callable[[MemoryGuest], GuestRuntime], development: Development
+    ) -> None:
+        self._sandbox = sandbox
+        self._open = native
+        self._development = development
+        self._sources: dict[str, GuestRuntime] = {}
+
+    async def prepare(self, digest: str, component: bytes, manifest: PluginManifest) -> None:
+        """Compile and check a component; a stand-in's source is only read when it is called."""
+        folder = source_folder(component) if digest in self._development.offered else None
+        if folder is None:
+            await self._sandbox.prepare(digest, component, manifest)
+        else:
+            self._sources[digest] = self._open(MemoryGuest(folder, manifest))
+
+    def prepared(self, digest: str) -> bool:
+        """Whether it can be called."""
+        return digest in self._sources or self._sandbox.prepared(digest)
+
+    async def call(self, call: GuestCall) -> GuestResult:
+        """Run one call. Raises SandboxError's subclasses."""
+        return await self._sources.get(call.digest, self._sandbox).call(call)
+
+    async def forget(self, digest: str) -> None:
+        """Let go of it."""
+        if self._sources.pop(digest, None) is None:
+            await self._sandbox.forget(digest)
+
+    async def close(self) -> None:
+        """Close the sandbox."""
+        await self._sandbox.close()
 
 
 class OfferOut(BaseModel):

@@ -78,6 +78,7 @@ def register(tree: CommandTree) -> None:
                 tools=tools,
                 grants=denied,
                 settings=assignments(assign) if assign else None,
+                quick=not once,
             )
             say(Happening("ready", {"url": url, "tenant": tenant, "home": str(_home(folder, home))}))
             if once:

@@ -21,6 +21,8 @@ _MODULES = {
     "plugin_sdk.testing": "Tests of guests and extensions",
 }
 _FIXTURES = "plugin_sdk.testing.fixtures"
+_PORTS = ("FakeKv", "FakeTransaction")
+"""Fakes of ports: their methods are the port's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def _module(name: str) -> str:
     for public in sorted(module.__all__, key=str.lower):
         member = getattr(module, public)
         rows.append([code(public), _sentence(inspect.getdoc(member)) if callable(member) else code(_short(member))])
-        if name == "plugin_sdk.testing" and inspect.isclass(member):
+        if name == "plugin_sdk.testing" and inspect.isclass(member) and public not in _PORTS:
             rows += [[code(f"{public}.{m}"), _sentence(doc)] for m, doc in _methods(member)]
     return table(["name", "says"], rows)
 

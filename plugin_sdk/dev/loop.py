@@ -7,6 +7,7 @@ first step, offering a package that nobody signed, is the development door's.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,15 +18,18 @@ from kernel.context import PLATFORM_TENANT
 from kernel.errors import KeelstoneError, NotFound
 from kernel.manifest import PluginManifest, load_manifest
 from plugin_sdk.dev.happenings import Happening, Say, failure, places_of
+from plugin_sdk.dev.source import source_component, source_folder
 from plugin_sdk.dev.versions import development_number
 from plugin_sdk.dev.watch import FolderWatch
 from plugin_sdk.recordings import Recording, write_recording
 from plugin_sdk.terminal import PlatformConnection, RemoteError
 from plugin_sdk.toolchain import Toolchains, build_plugin
-from plugin_sdk.toolchain.builder import BUILD
+from plugin_sdk.toolchain.builder import BUILD, BuiltComponent
 
 Pack = Callable[[Path, bytes], bytes]
 """The archive of a plugin's folder with its component (the marketplace's own)."""
+SLOW = ("python",)
+"""Languages whose component takes too long to make for every save."""
 LOOK_SECONDS = 0.1
 SETTLE_SECONDS = 0.04
 """An editor saves in several steps; a build begins once the folder has been quiet for so long."""
@@ -36,7 +40,8 @@ class DevLoop:
     """One plugin's loop against one platform. ``say`` hears everything that happens, from several threads.
 
     ``grants`` decides on capabilities by name; those not named are granted. ``settings`` are the
-    tenant's for the plugin (None leaves what is there).
+    tenant's for the plugin (None leaves what is there). With ``quick`` a language whose component takes long
+    to make is active as source first.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class DevLoop:
         tools: Toolchains | None = None,
         grants: Mapping[str, bool] | None = None,
         settings: Mapping[str, Any] | None = None,
+        quick: bool = True,
     ) -> None:
         self.folder = folder.resolve()
         self.tenant = tenant
@@ -64,6 +70,9 @@ class DevLoop:
         self._component = b""
         self._stopping = threading.Event()
         self._building = threading.Lock()
+        self._quick = quick
+        self._rounds = 0
+        self._wanted = threading.Event()
 
     # ------------------------------------------------------------------ one round
 
@@ -81,29 +90,41 @@ class DevLoop:
 
     def _round(self, began: float) -> None:
         manifest = load_manifest(self.folder)
-        language = manifest.build.language if manifest.build else None
+        language = manifest.build.language if manifest.build else ""
         self._say(Happening("building", {"plugin": manifest.id, "language": language}))
+        self._rounds += 1
+        if self._quick and language in SLOW:
+            self._from_source(manifest, began)
+            self._wanted.set()
+            return
         started = time.monotonic()
-        built = build_plugin(self.folder, self._tools)
-        self._component = built.path.read_bytes()
-        self._say(
-            Happening(
-                "built",
-                {
-                    "seconds": round(time.monotonic() - started, 3),
-                    "fresh": built.fresh,
-                    "size": built.size,
-                    "digest": built.digest,
-                    "imports": list(built.imports),
-                    "unused": list(built.unused),
-                },
-            )
-        )
-        key = (built.digest.encode(), *self._texts(manifest))
+        self._activate(manifest, self._built(build_plugin(self.folder, self._tools), started), began)
+
+    def _from_source(self, manifest: PluginManifest, began: float) -> None:
+        """Activate the source itself; its component follows."""
+        started = time.monotonic()
+        component = source_component(self.folder, manifest)
+        told = {"fresh": True, "size": len(component), "digest": hashlib.sha256(component).hexdigest()}
+        asked = list(manifest.capabilities.asked())
+        seconds = round(time.monotonic() - started, 3)
+        self._say(Happening("built", {"seconds": seconds, **told, "imports": asked, "unused": [], "source": True}))
+        self._activate(manifest, component, began)
+
+    def _built(self, built: BuiltComponent, started: float) -> bytes:
+        told = {"fresh": built.fresh, "size": built.size, "digest": built.digest}
+        used = {"imports": list(built.imports), "unused": list(built.unused), "source": False}
+        self._say(Happening("built", {"seconds": round(time.monotonic() - started, 3), **told, **used}))
+        return built.path.read_bytes()
+
+    def _activate(self, manifest: PluginManifest, component: bytes, began: float) -> None:
+        """Offer, install, switch on: in the platform this is a release like any other."""
+        digest = hashlib.sha256(component).hexdigest()
+        key = (digest.encode(), *self._texts(manifest))
         if key == self._active:
             self._say(Happening("unchanged", {"seconds": round(time.monotonic() - began, 3)}))
             return
-        archive = self._pack(self.folder, self._component)
+        self._component = component
+        archive = self._pack(self.folder, component)
         if not self._number:
             self._number = self._highest(manifest.id)
         self._number += 1
@@ -113,9 +134,8 @@ class DevLoop:
             files={"package": ("plugin.keelstone", archive, "application/zip"), "number": (None, str(self._number))},
         )
         version = str(offer["version"])
-        self._platform.request(
-            "POST", "/api/v1/plugins/install", json={"plugin": manifest.id, "version": f"={version}"}
-        )
+        wanted = {"plugin": manifest.id, "version": f"={version}"}
+        self._platform.request("POST", "/api/v1/plugins/install", json=wanted)
         path = f"/api/v1/tenants/{self.tenant}/activations/{manifest.id}"
         grants = {name: self._grants.get(name, True) for name in manifest.capabilities.asked()}
         body: dict[str, Any] = {"version": version, "grants": grants}
@@ -130,6 +150,7 @@ class DevLoop:
                     "plugin": manifest.id,
                     "version": version,
                     "tenant": self.tenant,
+                    "host": "source" if source_folder(component) else "sandbox",
                     "grants": active["grants"],
                     "denied": active["denied"],
                     "settings": active["settings"],
@@ -140,6 +161,22 @@ class DevLoop:
             )
         )
         self._forget(manifest.id, keep=(version, active.get("previous")))
+
+    def _refine(self) -> None:
+        """In a thread: build what is active as source only, and put the component in its place."""
+        while not self._stopping.is_set():
+            if not self._wanted.wait(0.2):
+                continue
+            self._wanted.clear()
+            rounds, began = self._rounds, time.monotonic()
+            try:
+                built = build_plugin(self.folder, self._tools)
+                with self._building:
+                    if rounds == self._rounds and not self._stopping.is_set():
+                        self._activate(load_manifest(self.folder), self._built(built, began), began)
+            except KeelstoneError as error:
+                if rounds == self._rounds:
+                    self._say(failure("build", error, self.folder))
 
     def _texts(self, manifest: PluginManifest) -> tuple[bytes, bytes]:
         schema = self.folder / manifest.settings if manifest.settings else None
@@ -164,6 +201,8 @@ class DevLoop:
         watch = FolderWatch(self.folder)
         following = threading.Thread(target=self._follow, name="calls", daemon=True)
         following.start()
+        refining = threading.Thread(target=self._refine, name="refine", daemon=True)
+        refining.start()
         try:
             self.round()
             while not self._stopping.wait(LOOK_SECONDS):

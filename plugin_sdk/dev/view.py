@@ -65,15 +65,16 @@ class LoopView:
 
     def _on_built(self, data: dict[str, Any]) -> None:
         self._problem = None
-        self._state = Text(f"built {data['size']:,} bytes in {data['seconds']:.2f} s, activating", style="cyan")
+        what = "read the source" if data.get("source") else f"built {data['size']:,} bytes"
+        self._state = Text(f"{what} in {data['seconds']:.2f} s, activating", style="cyan")
         unused = ", ".join(data["unused"])
         self._notes = [f"plugin.toml asks for {unused}, which the source does not use"] if unused else []
 
     def _on_active(self, data: dict[str, Any]) -> None:
         granted = ", ".join(data["grants"]) or "nothing"
-        self._state = Text.assemble(
-            ("● active", "bold green"), f"  {data['version']}  {data['seconds']:.2f} s after saving  ·  may: {granted}"
-        )
+        how = " as source, its component follows" if data.get("host") == "source" else ""
+        told = f"{how}  {data['version']}  {data['seconds']:.2f} s after saving  ·  may: {granted}"
+        self._state = Text.assemble(("● active", "bold green"), told)
         self._notes += [f"publishing would refuse: {f['problem']}. {f['fix']}" for f in data["findings"]]
 
     def _on_unchanged(self, data: dict[str, Any]) -> None:

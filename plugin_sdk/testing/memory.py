@@ -12,6 +12,7 @@ import importlib
 import sys
 import threading
 import time
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from kernel.manifest import PluginManifest
 from kernel.ports import GuestCall
 from plugin_sdk.testing.control import ControlledClock, ControlledRandom
 from plugin_sdk.toolchain import python
+from plugin_sdk.toolchain.errors import BuildFailed
 
 Ask = Callable[..., Any]
 
@@ -32,7 +34,11 @@ class MemoryGuest:
     as a component's instances are, unless the manifest says ``isolation = "tenant"``."""
 
     def __init__(
-        self, folder: Path, manifest: PluginManifest, clock: ControlledClock, chance: ControlledRandom
+        self,
+        folder: Path,
+        manifest: PluginManifest,
+        clock: ControlledClock | None = None,
+        chance: ControlledRandom | None = None,
     ) -> None:
         build = manifest.build
         if build is None or build.language != "python":
@@ -41,6 +47,7 @@ class MemoryGuest:
                 plugin=manifest.id,
                 fix='Use the host "sandbox".',
             )
+        self._manifest = manifest
         self._source = folder / build.source
         self._capabilities = tuple(manifest.capabilities.asked())
         self._keep = manifest.isolation == "tenant"
@@ -60,6 +67,29 @@ class MemoryGuest:
                 return True, str(dispatcher.handle(call.hook, call.payload))
             except failure as error:
                 return False, str(error)
+
+    def check(self) -> None:
+        """Import it once, as building does. Raises BuildFailed with its own traceback."""
+        doors = {name: _Door(name) for name in self._capabilities}
+        try:
+            with self._turn, self._modules("", doors) as dispatcher:
+                missing = sorted(set(self._manifest.hooks) - set(dispatcher.hooks))
+        except Exception as error:
+            trace = traceback.format_exception(error)
+            raise BuildFailed(
+                "Python does not import the plugin.",
+                plugin=self._manifest.id,
+                file=str(self._source),
+                found="\n" + "".join(trace)[-4000:],
+                fix="The last lines are Python's own: correct what they name.",
+            ) from error
+        if missing:
+            raise BuildFailed(
+                f"No function is marked @hook for {', '.join(missing)}.",
+                plugin=self._manifest.id,
+                file=str(self._source),
+                fix="Mark one function for each hook under [hooks] with @hook from keelstone_guest.",
+            )
 
     @contextmanager
     def _modules(self, tenant: str, doors: dict[str, _Door]) -> Iterator[Any]:
@@ -103,7 +133,7 @@ class MemoryGuest:
         dispatch = importlib.import_module("keelstone_guest.dispatch")
         dispatch.__dict__["os"] = types.SimpleNamespace(urandom=self._urandom)
         plugin = importlib.import_module(self._source.stem)
-        for name in own:
+        for name in own if self._clock is not None else ():
             if name in sys.modules:
                 self._control(sys.modules[name])
         return dispatch.__dict__["Dispatcher"](plugin)
@@ -111,20 +141,23 @@ class MemoryGuest:
     def _urandom(self, size: int) -> bytes:
         import os
 
-        return self._chance.bytes(size) or os.urandom(size)
+        controlled = None if self._chance is None else self._chance.bytes(size)
+        return controlled or os.urandom(size)
 
     def _control(self, module: types.ModuleType) -> None:
         """Let the author's module see the controlled clock where it names the real one."""
         clock = self._clock
+        assert clock is not None
+        now_ns = clock.time_ns
 
         class Datetime(datetimes.datetime):
             @classmethod
             def now(cls, tz: datetimes.tzinfo | None = None) -> Datetime:
-                return cls.fromtimestamp(clock.time_ns() / 1e9, tz)
+                return cls.fromtimestamp(now_ns() / 1e9, tz)
 
             @classmethod
             def utcnow(cls) -> Datetime:
-                return cls.fromtimestamp(clock.time_ns() / 1e9, datetimes.UTC).replace(tzinfo=None)
+                return cls.fromtimestamp(now_ns() / 1e9, datetimes.UTC).replace(tzinfo=None)
 
         times = {
             "time": lambda: clock.time_ns() / 1e9,
