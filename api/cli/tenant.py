@@ -126,6 +126,7 @@ def _names(text: str | None) -> list[str]:
 
 
 def assignments(pairs: list[str]) -> dict[str, Any]:
+    """Settings out of ``name=value`` pairs; a value that is JSON is taken as such. Raises ValidationFailed."""
     values: dict[str, Any] = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")

@@ -12,7 +12,7 @@ from kernel.ports import BreakerRecord, Effects, KvConflict, KvValue, Transactio
 
 
 class FakeTransaction:
-    """A transaction of nothing: remembers emitted events by stream, and runs callbacks on demand."""
+    """A transaction of nothing: remembers emitted events by stream, and what waits for its commit."""
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
