@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kernel.ports import Effects
-from tests.support.guests import guest
+from tests.support.guests import guest, text_guest
 from tests.support.stage import Client, Stage, as_text
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -31,6 +31,18 @@ BODIES: dict[tuple[str, str], Any] = {
     ("put", "/api/v1/tenants/{tenant}/activations/{publisher}/{name}/settings"): {},
     ("put", "/api/v1/tenants/{tenant}/activations/{publisher}/{name}/grants"): {},
     ("put", "/api/v1/tenants/{tenant}/activations/{publisher}/{name}/pin"): {"pinned": True},
+    ("post", "/api/v1/plugins/{publisher}/{name}/quarantine"): {"version": "1.0.0"},
+    ("post", "/api/v1/plugins/{publisher}/{name}/release"): {"version": "1.0.0"},
+    ("put", "/api/v1/tenants/{tenant}/budgets"): {"calls": 0},
+    ("put", "/api/v1/recordings/policy"): {"keep": True},
+    ("put", "/api/v1/tenants/{tenant}/activations/{publisher}/{name}/secrets/{secret}"): {"value": "taken over"},
+    ("post", "/api/v1/upgrades"): {"plugin": PLUGIN, "version": "1.0.0"},
+    ("put", "/api/v1/upgrades/{upgrade}/share"): {"calls": 50},
+    ("post", "/api/v1/upgrades/{upgrade}/rollback"): {},
+    ("post", "/api/v1/tenants/{tenant}/upgrades"): {"plugin": PLUGIN, "version": "1.0.0"},
+    ("put", "/api/v1/tenants/{tenant}/upgrades/{upgrade}/share"): {"calls": 50},
+    ("post", "/api/v1/tenants/{tenant}/upgrades/{upgrade}/rollback"): {},
+    ("put", "/api/v1/tenants/{tenant}/upgrade-window"): {"hours": "0-24"},
     ("put", "/api/v1/roles/users/{user}"): {"roles": []},
     ("post", "/api/v1/api-keys"): {"name": "mine", "roles": ["member"]},
     ("post", "/api/v1/dead-letters/retry"): {"consumer": "{consumer}", "stream": "{stream}"},
@@ -57,6 +69,10 @@ class Acme:
                 "/api/v1/api-keys",
                 f"/api/v1/roles/users/{self.names['user']}",
                 "/api/v1/dead-letters",
+                "/api/v1/tenants/acme/budgets",
+                "/api/v1/recordings",
+                "/api/v1/recordings/policy",
+                f"/api/v1/recordings/{self.names['recording']}",
             )
         ]
         return as_text(parts)
@@ -80,8 +96,17 @@ async def _acme(stage: Stage, kept: dict[str, Acme]) -> Acme:
         async with stage.platform.database.write("acme") as transaction:
             effects = Effects(kv_writes={"secret": MARK})
             await stage.platform.database.kv.apply(transaction, "acme", PLUGIN, effects)
+        # A recorded failure, unmasked, so that whoever saw it would see the mark.
+        await client.ok("PUT", "/api/v1/recordings/policy", json={"keep": True, "mask": False})
+        await stage.install(text_guest("trap"), "iso/crasher")
+        await stage.activate("acme", "iso/crasher")
+        await client.request("POST", "/api/v1/users", json={**body, "email": f"{MARK}-2@acme.example"})
+        await client.ok("DELETE", "/api/v1/tenants/acme/activations/iso/crasher")
+        recording = (await client.ok("GET", "/api/v1/recordings"))["items"][0]["id"]
+        assert MARK in as_text(await client.ok("GET", f"/api/v1/recordings/{recording}"))
         await stage.quiet()
         names = {
+            "recording": recording,
             "tenant": "acme",
             "user": user,
             "key": key["id"],
@@ -132,7 +157,9 @@ async def test_no_operation_shows_or_changes_anything_of_another_tenant(stage: S
             assert MARK not in answer.text, where
             if "{tenant}" in path:
                 assert (answer.status_code, answer.json()["code"]) == (403, "tenant-mismatch"), where
-            elif {"{user}", "{key}", "{event}", "{correlation_id}"} & set(path.split("/")) and "roles" not in path:
+            elif {"{user}", "{key}", "{event}", "{correlation_id}", "{recording}"} & set(
+                path.split("/")
+            ) and "roles" not in path:
                 assert answer.status_code in (403, 404), where
     assert tried > 30
     assert await acme.state() == before
@@ -144,10 +171,12 @@ async def test_no_graphql_query_shows_anything_of_another_tenant(stage: Stage, n
     before = await acme.state()
     queries = [
         "{ users { id email name attributes } events(limit: 200) { type data stream } }",
-        "{ tenants { id name configuration } activations { plugin settings } }",
+        "{ tenants { id name configuration } activations { plugin settings } usage { tenant plugin } }",
         f'{{ user(id: "{acme.names["user"]}") {{ email }} }}',
         '{ tenant(id: "acme") { name } }',
         '{ activations(tenant: "acme") { plugin } }',
+        '{ usage(tenant: "acme") { plugin } }',
+        '{ budgets(tenant: "acme") { plugin } }',
         f'mutation {{ deactivatePlugin(plugin: "{PLUGIN}") {{ state }} }}',
     ]
     for number, query in enumerate(queries):

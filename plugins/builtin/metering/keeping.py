@@ -112,6 +112,7 @@ class Recordings:
         self._last: dict[tuple[str, ...], float] = {}
         self._waiting: deque[tuple[GuestCall, KeelstoneError, datetime]] = deque()
         self._news = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.dropped = 0
 
@@ -164,10 +165,11 @@ class Recordings:
                 logger.exception("a recording could not be stored")
 
     async def flush(self) -> None:
-        """Store what waits."""
-        while self._waiting:
-            call, error, moment = self._waiting.popleft()
-            await self._store(call, error, moment)
+        """Store what waits; what another task is storing is stored too when this returns."""
+        async with self._one_at_a_time:
+            while self._waiting:
+                call, error, moment = self._waiting.popleft()
+                await self._store(call, error, moment)
 
     async def _store(self, call: GuestCall, error: KeelstoneError, moment: datetime) -> None:
         tenant = call.context.tenant
