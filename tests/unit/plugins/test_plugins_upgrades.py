@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -17,15 +18,18 @@ from kernel.events import NewEvent
 from kernel.ports import Effects, HostExchange
 from kernel.shares import in_share
 from plugin_sdk import ActivationState, Context, LifecycleError, ValidationFailed
-from plugin_sdk.services import GuestCall, GuestResult, GuestUsage
+from plugin_sdk.services import BreakerRecord, GuestCall, GuestResult, GuestUsage
 from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.domain import Activation
 from plugins.builtin.catalog.upgrades.application import NEW, OLD, SHADOW, report
 from plugins.builtin.catalog.upgrades.comparison import Report, compare
+from plugins.builtin.catalog.upgrades.domain import Upgrade, UpgradeState
 from plugins.builtin.catalog.upgrades.figures import Arm, Thresholds, at_least, at_most, bound, bucket, verdict
 from plugins.builtin.catalog.upgrades.mirror import Mirror
+from plugins.builtin.catalog.upgrades.monitor import Monitor
 from plugins.builtin.catalog.upgrades.trial import CHANNELS, Trial, check_channel, follows
 from plugins.builtin.catalog.upgrades.windows import parse_window
+from sandbox.errors import GuestInputTooLarge
 from tests.support.manifests import WHY, make_manifest
 
 # ---------------------------------------------------------------------------- shares
@@ -361,3 +365,94 @@ async def test_a_hook_that_the_new_version_lacks_counts_as_no_opinion():
     assert control.calls == []
     ((_, live, old, new),) = told
     assert [d.field for d in compare(live, old, new).differences] == ["answer.reject"]
+
+
+# ---------------------------------------------------------------------------- the monitor
+
+
+class Watched:
+    """Breakers and upgrades, as far as the monitor sees them."""
+
+    def __init__(self) -> None:
+        self.observers = []
+        self.open_ones: list[BreakerRecord] = []
+
+    def watch(self, observer) -> None:
+        self.observers.append(observer)
+
+    def states(self, tenant=None, plugin=None) -> list[BreakerRecord]:
+        return self.open_ones
+
+
+class Store:
+    def __init__(self) -> None:
+        self.away = False
+        self.put: list[tuple[str, str, str, dict]] = []
+
+    @asynccontextmanager
+    async def write(self, scope, context=None):
+        if self.away:
+            raise DeadlineExceeded("away")
+        yield scope
+
+    async def put_figures(self, transaction, upgrade, instance, arm, data) -> None:
+        self.put.append((transaction, upgrade, arm, data))
+
+
+def upgrade(**changes) -> Upgrade:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    members = {"mode": "canary", "tenants": 10, "calls": 100, "thresholds": Thresholds(), "owner": "platform"}
+    named = {"id": "u1", "plugin": "acme/hello", "version": "2.0.0", "state": UpgradeState.RUNNING}
+    return Upgrade(**(named | members | changes), started_at=now, started_by="me")
+
+
+class Upgrades:
+    changed = None
+
+
+async def test_calls_are_counted_by_version_from_the_moment_an_upgrade_begins():
+    store, trials, breakers = Store(), Upgrades(), Watched()
+    monitor = Monitor(store, store, trials, breakers)
+    monitor.note(call(), result({}))
+    trials.changed(upgrade())
+    for version, outcome in (("1.0.0", result({})), ("2.0.0", DeadlineExceeded("late")), ("2.0.0", result({}))):
+        monitor.note(domain.replace(call(), version=version), outcome)
+    monitor.note(domain.replace(call(), version="2.0.0"), GuestInputTooLarge("too large"))
+    store.away = True
+    await monitor.flush()
+    assert store.put == []
+    store.away = False
+    await monitor.flush()
+    await monitor.flush()
+    counted = {(tenant, arm): (data["calls"], data["failures"]) for tenant, _, arm, data in store.put}
+    assert counted == {("acme", OLD): (1, 0), ("acme", NEW): (2, 1)}
+    assert len(store.put) == 2
+    trials.changed(upgrade(state=UpgradeState.PROMOTED))
+    monitor.note(call(), result({}))
+    await monitor.flush()
+    assert len(store.put) == 2
+
+
+async def test_an_admins_upgrade_counts_only_the_own_tenants_calls():
+    store, trials = Store(), Upgrades()
+    monitor = Monitor(store, store, trials, Watched())
+    trials.changed(upgrade(owner="globex"))
+    monitor.note(call(), result({}))
+    monitor.note(call(context=Context("globex")), result({}))
+    await monitor.flush()
+    assert [tenant for tenant, *_ in store.put] == ["globex"]
+
+
+@pytest.mark.parametrize(("stable_open", "goes_back"), [(False, True), (True, False)])
+async def test_a_breaker_that_opens_is_cause_unless_the_stable_version_fails_too(stable_open, goes_back):
+    trials, breakers = Upgrades(), Watched()
+    monitor = Monitor(Store(), Store(), trials, breakers)
+    trials.changed(upgrade())
+    new = BreakerRecord("acme/hello", "2.0.0", "acme", "user_creating", "open", failures=5, error="trapped")
+    old = domain.replace(new, version="1.0.0")
+    breakers.open_ones = [new, *([old] if stable_open else [])]
+    for record in breakers.open_ones:
+        breakers.observers[0](record)
+    reason = monitor._resting(upgrade())
+    assert (reason is not None) is goes_back
+    assert monitor._resting(upgrade()) is None, "each opening is judged once"

@@ -125,7 +125,8 @@ class Monitor:
         while True:
             try:
                 await self.tick()
-            except KeelstoneError:
+            except Exception:
+                # Whatever it is, a canary must not be left without anybody who watches it.
                 logger.exception("upgrades could not be looked at; they are again in a moment")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._interval)
@@ -137,7 +138,10 @@ class Monitor:
         self._watch(found)
         await self.flush()
         for upgrade in found:
-            await self._look(upgrade)
+            try:
+                await self._look(upgrade)
+            except KeelstoneError:
+                logger.exception("the upgrade of %s could not be looked at", upgrade.plugin)
         if time.monotonic() >= self._next_round:
             self._next_round = time.monotonic() + self._round
             await self.round(found)
@@ -155,8 +159,9 @@ class Monitor:
 
     async def flush(self) -> None:
         """Store what this process has measured. What can't be stored now is kept for the next time."""
-        keys, self._unsaved = self._unsaved, set()
-        for key in keys:
+        for key in tuple(self._unsaved):
+            # What is counted from now on is for the next time.
+            self._unsaved.discard(key)
             upgrade, tenant, arm = key
             try:
                 async with self._database.write(tenant, system_context(tenant)) as transaction:
@@ -165,6 +170,9 @@ class Monitor:
             except KeelstoneError:
                 logger.exception("figures of an upgrade could not be stored", extra={"tenant": tenant})
                 self._unsaved.add(key)
+            except BaseException:
+                self._unsaved.add(key)
+                raise
 
     async def round(self, found: list[Upgrade] | None = None) -> None:
         """Bring tenants where they belong: windows that opened, tenants that are new, processes that stopped
