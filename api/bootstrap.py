@@ -1,7 +1,8 @@
 """The only composition root: settings in, a wired platform out. Nothing here decides; it connects.
 
 Order: stores and bus, then the kernel's own objects, then plugins in start order, then what they
-contribute. ``Platform.start`` runs the same order over time; ``stop`` runs it backwards.
+contribute. ``Platform.start`` runs the same order over time; ``stop`` runs it backwards. Long on purpose:
+who is given what is to be found in one file.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ class ControlledClock:
         if isinstance(at, datetime):
             at = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
         if self._at is None:
-            self._start = time.monotonic_ns()
-            self._start -= round(at * 1e9)
+            # The same in every run: a second after some moment.
+            self._start = 1_000_000_000 - round(at * 1e9)
         self._at = round(at * 1e9)
 
     def advance(self, seconds: float) -> None:
@@ -68,15 +68,18 @@ class ControlledRandom:
 
     def __init__(self) -> None:
         self._source: random.Random | None = None
+        self._asked: random.Random | None = None
         self._lock = threading.Lock()
 
     def seed(self, seed: int) -> None:
         """Begin a reproducible sequence."""
         self._source = random.Random(seed)  # noqa: S311 - for tests, to be the same each time
+        # What the guest asks for by its capability is apart from what its language's runtime takes for itself.
+        self._asked = random.Random(f"{seed}, asked")  # noqa: S311
 
     def run(self) -> None:
         """Be random again."""
-        self._source = None
+        self._source = self._asked = None
 
     def bytes(self, size: int) -> bytes | None:
         """The next bytes, or None if nothing was seeded."""
@@ -85,16 +88,19 @@ class ControlledRandom:
 
     def answer(self, function: str, arguments: tuple[Any, ...]) -> Any:
         """The answer to a host call about chance; None to leave it to the host."""
-        if self._source is None:
+        if self._source is None or self._asked is None:
             return None
+        if function in ("random.number", "random.hex"):
+            with self._lock:
+                size = int(arguments[0]) if arguments else 8
+                drawn = self._asked.randbytes(size)
+            return drawn.hex() if function == "random.hex" else int.from_bytes(drawn, "little")
         name = function.rpartition(".")[2]
         if name in ("get-random-bytes", "get-insecure-random-bytes"):
             return {"hex": (self.bytes(int(arguments[0])) or b"").hex()}
         if name == "insecure-seed":
             return [self._number(), self._number()]
-        if name in ("get-random-u64", "get-insecure-random-u64") or function == "random.number":
-            return self._number()
-        return (self.bytes(int(arguments[0])) or b"").hex() if function == "random.hex" else None
+        return self._number() if name in ("get-random-u64", "get-insecure-random-u64") else None
 
     def _number(self) -> int:
         return int.from_bytes(self.bytes(8) or b"", "little")

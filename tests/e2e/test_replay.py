@@ -126,3 +126,25 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
     file.write_text('{"format": 2}')
     told = CliRunner().invoke(build(), ["plugin", "replay", str(file), "--json"])
     assert json.loads(told.stdout)["error"]["code"] == ValidationFailed.code
+
+
+async def test_what_is_not_in_the_folder_comes_from_the_marketplace_verified(tmp_path: Path) -> None:
+    from tests.support.served import serve
+
+    guard = EXAMPLE.with_name("email-guard")
+    async with Guest(guard) as guest:
+        seen: list[tuple[GuestCall, GuestResult | KeelstoneError]] = []
+        guest.watch(lambda call, came_to: seen.append((call, came_to)))
+        await guest.filter("user_creating", {"email": "ann@example.com", "name": "Ann"})
+    file, empty = tmp_path / "call.json", tmp_path / "empty"
+    empty.mkdir()
+    write_recording(file, record(*seen[0]))
+    with serve(tmp_path / "platform") as served:
+        told = await asyncio.to_thread(served.cli, "plugin", "replay", str(file), "--folder", str(empty))
+        assert told["same"]
+        assert "email-guard 1.0.0, verified" in told["component"]
+        write_recording(file, record(*seen[0]).model_copy(update={"digest": "0" * 64}))
+        refused = await asyncio.to_thread(
+            lambda: served.cli("plugin", "replay", str(file), "--folder", str(empty), code=EXIT_FAILED)
+        )
+        assert refused["error"]["code"] == "not-found"

@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from kernel.errors import ValidationFailed
+from kernel.manifest import load_manifest
 from kernel.versions import parse_version
 from plugin_sdk.dev.frames import SourceMap, frames, readable
 from plugin_sdk.dev.happenings import Happening, failure, places_of
 from plugin_sdk.dev.places import places_in
+from plugin_sdk.dev.source import source_component, source_folder
 from plugin_sdk.dev.summary import summary_of
 from plugin_sdk.dev.versions import development_number, development_version
 from plugin_sdk.dev.view import LoopView
 from plugin_sdk.dev.watch import FolderWatch
+from plugin_sdk.toolchain import BuildFailed
 
 SOURCE = "first\nsecond\nthird line\n"
 
@@ -204,3 +207,54 @@ def test_the_view_shows_state_calls_places_and_keys() -> None:
         *("assembly/index.ts:3", "boom()", "build/recordings/x.json", "[1] user_creating", "plugin.toml asks for log"),
     ):
         assert wanted in text, wanted
+
+
+GUEST = """
+manifest = 1
+id = "acme/teller"
+version = "1.0.0"
+name = "Teller"
+summary = "Tells something, for tests."
+license = "MIT"
+
+[hooks.user_creating]
+
+[build]
+language = "python"
+source = "guest/plugin.py"
+"""
+GOOD = "from keelstone_guest import hook\n\n\n@hook('user_creating')\ndef tell(draft):\n    return None\n"
+
+
+@pytest.fixture
+def teller(tmp_path: Path) -> Path:
+    (tmp_path / "guest").mkdir()
+    (tmp_path / "plugin.toml").write_text(GUEST)
+    (tmp_path / "guest" / "plugin.py").write_text(GOOD)
+    return tmp_path
+
+
+def test_a_stand_in_names_its_folder_and_changes_with_the_source(teller: Path) -> None:
+    manifest = load_manifest(teller)
+    first = source_component(teller, manifest)
+    assert source_folder(first) == teller
+    assert source_component(teller, manifest) == first
+    (teller / "guest" / "plugin.py").write_text(GOOD + "# more\n")
+    assert source_component(teller, manifest) != first
+    assert source_folder(b"\0asm\x0d\0\x01\0") is None
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (GOOD.replace("return None", "return ("), "never closed"),
+        (GOOD + "import nothing_of_that_name\n", "nothing_of_that_name"),
+        (GOOD.replace("user_creating", "user_updating"), "No function is marked @hook for user_creating"),
+    ],
+)
+def test_a_source_that_does_not_import_is_told_with_its_line(teller: Path, source: str, told: str) -> None:
+    (teller / "guest" / "plugin.py").write_text(source)
+    with pytest.raises(BuildFailed) as failed:
+        source_component(teller, load_manifest(teller))
+    assert told in str(failed.value)
+    assert "plugin.py" in str(failed.value.file)
