@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import orjson
 
@@ -40,6 +42,8 @@ CHANGES = frozenset(
     }
 )
 """Event types after which a tenant's activations are read again."""
+NewsObserver = Callable[[str, Mapping[str, Any]], None]
+"""Takes an event's tenant and data."""
 RELEASE_CHANGES = frozenset({"plugin.quarantined", "plugin.installed"})
 """Event types after which a release is read again: it may have been withdrawn, or be good again."""
 
@@ -56,6 +60,7 @@ class ActivationSync:
         self._blobs = blobs
         self._types = types
         self._source: ActivationSource | None = None
+        self._listeners: dict[str, list[NewsObserver]] = {}
         self._lock = asyncio.Lock()
 
     def use(self, source: ActivationSource) -> None:
@@ -152,9 +157,15 @@ class ActivationSync:
         """Run a mirrored call: nobody is told of it. Raises what the runtime raises."""
         return await self._guests.rehearse(call)
 
+    def listen(self, type: str, observer: NewsObserver) -> None:
+        """Call ``observer`` with the tenant and data of each event of a type, committed in whatever process."""
+        self._listeners.setdefault(type, []).append(observer)
+
     async def on_message(self, message: BusMessage) -> None:
         """A committed event passed by on the bus, from whatever process."""
         event = orjson.loads(message.value)
+        for observer in self._listeners.get(event.get("type"), ()):
+            observer(str(event.get("tenant")), event.get("data") or {})
         if event.get("type") in CHANGES:
             try:
                 await self.refresh(str(event["tenant"]))

@@ -198,6 +198,11 @@ class ActivationControl(Protocol):
         """The guests that are on for a tenant, each with what it was granted."""
         ...
 
+    def listen(self, type: str, observer: Callable[[str, Mapping[str, Any]], None]) -> None:
+        """Call ``observer`` with the tenant and data of each event of a type, in every process, as it
+        passes by on the bus: no acknowledgement, no replay. For caches and the like."""
+        ...
+
     def gate_calls(self, gate: Callable[[GuestCall], None]) -> None:
         """Ask ``gate`` before each guest call, on the request path: what it raises is the call's answer."""
         ...

@@ -12,9 +12,10 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from plugin_sdk import (
     ALL_TENANTS,
@@ -87,11 +88,15 @@ class HealthKeeper:
         self._one_at_a_time = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         breakers.watch(self._note)
+        control.listen("plugin.reset", self._heard_of_reset)
 
     def _note(self, record: BreakerRecord) -> None:
         if record.state != "half_open":
             self._waiting.append(record)
             self._news.set()
+
+    def _heard_of_reset(self, tenant: str, data: Mapping[str, Any]) -> None:
+        self._breakers.reset(tenant, str(data.get("plugin")))
 
     # ------------------------------------------------------------------ life
 
@@ -162,7 +167,7 @@ class HealthKeeper:
                 }
                 await self._change(transaction, present, "degrade", NewEvent("plugin.degraded", data))
             elif record.state == "closed" and present.state is ActivationState.DEGRADED:
-                if any(r.version == record.version for r in self._open(record.tenant, record.plugin)):
+                if await self._still_open(record):
                     return
                 seconds = max(0, round(self._wall() - record.since)) if record.since else 0
                 data = {
@@ -173,8 +178,13 @@ class HealthKeeper:
                 }
                 await self._change(transaction, present, "activate", NewEvent("plugin.recovered", data))
 
-    def _open(self, tenant: str, plugin: str) -> list[BreakerRecord]:
-        return [r for r in self._breakers.states(tenant, plugin) if r.state != "closed"]
+    async def _still_open(self, record: BreakerRecord) -> bool:
+        """Whether another breaker of the same activation is open, here or in another process."""
+        mine = (record.tenant, record.plugin, record.version)
+        known = {(r.tenant, r.plugin, r.version, r.hook): r for r in await self._store.load()}
+        known |= {(r.tenant, r.plugin, r.version, r.hook): r for r in self._breakers.states()}
+        known.pop((*mine, record.hook), None)
+        return any(key[:3] == mine and r.state != "closed" for key, r in known.items())
 
     async def _change(self, transaction: Transaction, present: Activation, step: str, event: NewEvent) -> None:
         state = next_activation_state(present.state, step, plugin=present.plugin, tenant=transaction.scope)
@@ -276,6 +286,10 @@ class HealthKeeper:
             if a.running
         ]
 
-    def reset(self, context: Context, plugin: str) -> int:
-        """Close the plugin's breakers for the tenant in hand; how many were not closed. This process's only."""
-        return self._breakers.reset(context.tenant, plugin)
+    async def reset(self, context: Context, plugin: str) -> int:
+        """Close the plugin's breakers for the tenant in hand, here and (told by event) in every other
+        process; how many were not closed here."""
+        closed = self._breakers.reset(context.tenant, plugin)
+        async with self._database.write(context.tenant, context) as transaction:
+            transaction.emit(f"activation:{plugin}", NewEvent("plugin.reset", {"plugin": plugin}))
+        return closed

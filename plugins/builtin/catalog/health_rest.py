@@ -114,6 +114,6 @@ def reset_router(keeper: HealthKeeper) -> APIRouter:
 
     @router.post("/{publisher}/{name}/reset", summary="Close the plugin's breakers: the next call goes through")
     async def reset(context: Activates, publisher: str, name: str) -> dict[str, int]:
-        return {"closed": keeper.reset(context, f"{publisher}/{name}")}
+        return {"closed": await keeper.reset(context, f"{publisher}/{name}")}
 
     return router

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from plugin_sdk import (
     ALL_TENANTS,
@@ -110,6 +110,7 @@ class Metering:
         self._bucket = bucket_of(now())
         self._pruned = 0.0
         self._flushing = asyncio.Lock()
+        self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.ledger = UsageLedger(self.meters)
 
@@ -143,11 +144,18 @@ class Metering:
             self._task = None
         await self.flush()
 
+    def budgets_changed(self, tenant: str, data: Mapping[str, Any]) -> None:
+        """A budget was set or lifted, maybe in another process: look at once."""
+        self._news.set()
+
     async def _run(self) -> None:
         while True:
             now = self._now()
             to_the_hour = 3_600 - (now.minute * 60 + now.second + now.microsecond / 1e6)
-            await asyncio.sleep(min(self._interval, to_the_hour + 0.001))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(self._interval, to_the_hour + 0.001)):
+                    await self._news.wait()
+            self._news.clear()
             try:
                 await self.flush()
                 await self.reread_budgets()

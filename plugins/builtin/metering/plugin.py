@@ -71,6 +71,7 @@ def start(platform: PluginContext) -> MeteringPlugin:
     )
     advisor = Advisor(database, SqlProfiles(), control, services.get(KvStore), metering.flush)
     control.gate_calls(metering.admit)
+    control.listen("budget.changed", metering.budgets_changed)
     control.watch_calls(metering.ledger.note)
     control.watch_calls(recordings.note)
     return MeteringPlugin(metering, recordings, advisor)
