@@ -39,7 +39,7 @@ from plugins.builtin.catalog.domain import Activation, Release
 from plugins.builtin.catalog.moves import Move, Mover
 from plugins.builtin.catalog.uninstall import DataFate, Removal, Uninstaller, present_releases
 from plugins.builtin.catalog.upgrades.domain import OPEN, stays, waits
-from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
+from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
 
 
 class Operations:
@@ -55,7 +55,7 @@ class Operations:
         kv: KvStore,
         marketplace: Callable[[], Marketplace],
         mover: Mover,
-        upgrades: SqlUpgrades,
+        upgrades: UpgradeRepository,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database

@@ -23,7 +23,7 @@ from plugins.builtin.catalog.application import CatalogRepository, in_process_re
 from plugins.builtin.catalog.domain import Release
 from plugins.builtin.catalog.secrets.application import forget_secrets
 from plugins.builtin.catalog.upgrades.domain import OPEN
-from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
+from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
 
 DataFate = Literal["retain", "purge", "export"]
 
@@ -50,7 +50,7 @@ class Uninstaller:
         hooks: Dispatcher,
         blobs: BlobStore,
         kv: KvStore,
-        upgrades: SqlUpgrades,
+        upgrades: UpgradeRepository,
     ) -> None:
         self._database = database
         self._repository = repository

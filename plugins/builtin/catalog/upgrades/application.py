@@ -29,7 +29,7 @@ from plugins.builtin.catalog.operations import Operations
 from plugins.builtin.catalog.upgrades.comparison import Report
 from plugins.builtin.catalog.upgrades.domain import OPEN, Upgrade, UpgradeState, stays, waits
 from plugins.builtin.catalog.upgrades.figures import Arm, Thresholds
-from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
+from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
 from plugins.builtin.catalog.upgrades.trial import Mode
 from plugins.builtin.catalog.upgrades.windows import Window
 
@@ -64,7 +64,7 @@ class Upgrades:
         self,
         database: Database,
         repository: CatalogRepository,
-        upgrades: SqlUpgrades,
+        upgrades: UpgradeRepository,
         control: ActivationControl,
         tenants: TenantPlugins,
         operations: Operations,

@@ -27,7 +27,7 @@ from plugins.builtin.catalog.upgrades.application import NEW, OLD, SHADOW, Upgra
 from plugins.builtin.catalog.upgrades.comparison import Report, Result, micros_of
 from plugins.builtin.catalog.upgrades.domain import Upgrade, UpgradeState
 from plugins.builtin.catalog.upgrades.figures import Arm, verdict
-from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
+from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
 
 logger = logging.getLogger(__name__)
 TOO_LARGE = 413
@@ -41,7 +41,7 @@ class Monitor:
     def __init__(
         self,
         database: Database,
-        repository: SqlUpgrades,
+        repository: UpgradeRepository,
         upgrades: Upgrades,
         breakers: BreakerControl,
         *,

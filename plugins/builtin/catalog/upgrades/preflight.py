@@ -30,7 +30,7 @@ from plugins.builtin.catalog.application import CatalogRepository, check_order, 
 from plugins.builtin.catalog.domain import Activation, Release
 from plugins.builtin.catalog.operations import Operations
 from plugins.builtin.catalog.upgrades.domain import stays, waits
-from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
+from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
 
 Kind = Literal["contract", "requirement", "settings", "events", "order", "consent", "hooks", "pin", "window"]
 Severity = Literal["breaks", "asks", "waits", "notes"]
@@ -80,7 +80,7 @@ class Preflights:
         self,
         database: Database,
         repository: CatalogRepository,
-        upgrades: SqlUpgrades,
+        upgrades: UpgradeRepository,
         operations: Operations,
         hooks: Dispatcher,
         blobs: BlobStore,
