@@ -23,7 +23,9 @@ def register(tree: CommandTree) -> None:
 @command
 def new(
     name: Annotated[str, typer.Argument(help="Name of the plugin: lower-case letters, digits, hyphens.")],
-    language: Annotated[str, typer.Option(help="assemblyscript or python.")] = "assemblyscript",
+    language: Annotated[
+        str, typer.Option(help="assemblyscript, c, go, javascript, python, rust, typescript or zig.")
+    ] = "assemblyscript",
     publisher: Annotated[str, typer.Option(help="Your namespace: the part of the id before the slash.")] = "me",
     parent: Annotated[Path, typer.Option("--in", help="Where to make the plugin's folder.", file_okay=False)] = Path(),
     json: JsonOption = False,

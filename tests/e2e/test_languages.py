@@ -1,17 +1,20 @@
 """Every language's scaffold: it builds, its tests pass in the sandbox, and a misspelt field never gets that far."""
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from kernel.manifest import load_manifest
-from plugin_sdk.scaffold import LANGUAGES, new_plugin
+from plugin_sdk.scaffold import LANGUAGES, TEMPLATES, new_plugin
 from plugin_sdk.testing.runner import run_tests
 from plugin_sdk.toolchain import BuildFailed, Toolchains, ToolchainUnavailable, build_plugin
+from tests.support.documents import ROOT, Shell
 
 pytestmark = pytest.mark.toolchain
-
+PAGE = ROOT / "docs" / "how-to" / "write-a-guest.md"
 MISSPELT = {
     "assemblyscript": ("draft.name = name", "draft.nmae = name"),
     "c": ("draft->name = name", "draft->nmae = name"),
@@ -98,3 +101,26 @@ def test_a_capability_that_the_manifest_does_not_ask_for_fails_the_build_by_name
     finally:
         manifest.write_text(text)
     assert "[capabilities.config]" in str(caught.value.fix)
+
+
+def test_the_page_shows_what_the_scaffolds_make() -> None:
+    shown = re.findall(r"<!-- shown: (\S+) -->\n```\w+\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert {Path(name).parts[0] for name, _ in shown} == set(LANGUAGES) - {"assemblyscript", "javascript", "python"}
+    for name, text in shown:
+        assert text in (TEMPLATES / f"{name}.tmpl").read_text(), name
+
+
+def test_the_pages_commands_do_what_it_says(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "keelstone"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m api.cli "$@"\n')
+    program.chmod(0o755)
+    tools = Toolchains()
+    try:
+        tools.zig()
+    except ToolchainUnavailable as reason:
+        pytest.skip(str(reason))
+    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    with Shell(tmp_path, {**environment, "KEELSTONE_TOOLCHAINS": str(tools.folder)}) as shell:
+        assert len(shell.follow(PAGE)) == 1
+    assert (tmp_path / "hallo" / "build" / "hallo.component.wasm").is_file()

@@ -32,6 +32,7 @@ RUN_BY = {
     "docs/how-to/troubleshoot.md": "tests/e2e/test_docs.py",
     "docs/how-to/upgrade-without-fear.md": "tests/e2e/test_docs.py",
     "docs/how-to/when-a-plugin-fails.md": "tests/e2e/test_docs.py",
+    "docs/how-to/write-a-guest.md": "tests/e2e/test_languages.py",
     "docs/how-to/write-a-python-guest.md": "tests/e2e/test_tutorial.py",
     "docs/how-to/write-an-extension.md": "tests/e2e/test_docs.py",
     "docs/tutorials/your-first-plugin.md": "tests/e2e/test_tutorial.py",
