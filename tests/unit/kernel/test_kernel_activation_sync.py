@@ -300,3 +300,11 @@ async def test_news_of_a_release_that_is_not_in_use_here_changes_nothing(bench: 
         await bench.sync.on_message(news(type, plugin="acme/guard", version="1.0.0"))
     assert bench.activations.current is before
     assert bench.runtime.compiled == []
+
+
+async def test_whoever_listens_hears_of_the_events_of_a_type_from_any_process(bench: Bench):
+    heard = []
+    bench.sync.listen("plugin.reset", lambda tenant, data: heard.append((tenant, data)))
+    await bench.sync.on_message(news("plugin.reset", "acme", plugin="acme/guard"))
+    await bench.sync.on_message(news("user.created", "acme"))
+    assert heard == [("acme", {"plugin": "acme/guard"})]
