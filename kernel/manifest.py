@@ -286,15 +286,24 @@ def manifest_from_dict(raw: object, *, file: str = MANIFEST_FILE) -> PluginManif
     try:
         return PluginManifest.model_validate(raw)
     except ValidationError as error:
-        problems = [_problem(e) for e in error.errors(include_url=False)]
-        plugin = raw.get("id") if isinstance(raw, dict) and isinstance(raw.get("id"), str) else None
+        # A stranger's manifest can have thousands, each as long as the file: what is said stays a page.
+        found = error.errors(include_url=False)
+        problems = [_problem(e)[:_LONGEST_PROBLEM] for e in found[:_MOST_PROBLEMS]]
+        if len(found) > _MOST_PROBLEMS:
+            problems.append(f"and {len(found) - _MOST_PROBLEMS} more")
+        named = raw.get("id") if isinstance(raw, dict) else None
+        plugin = named if isinstance(named, str) and len(named) <= _LONGEST_PROBLEM else None
         raise ManifestError(
-            f"{file} has {len(problems)} problem{'s' if len(problems) > 1 else ''}: " + "; ".join(problems) + ".",
+            f"{file} has {len(found)} problem{'s' if len(found) > 1 else ''}: " + "; ".join(problems) + ".",
             file=file,
             plugin=plugin,
             fix="See docs/reference/manifest.md for every key.",
             extra={"problems": problems},
         ) from error
+
+
+_MOST_PROBLEMS = 25
+_LONGEST_PROBLEM = 300
 
 
 def _problem(error: Any) -> str:
