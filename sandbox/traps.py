@@ -11,10 +11,12 @@ from sandbox.engine import WASMTIME
 from sandbox.errors import (
     GuestFuelLimit,
     GuestHostCallLimit,
+    GuestInstanceLimit,
     GuestMemoryLimit,
     GuestOutputInvalid,
     GuestOutputTooLarge,
     GuestStackLimit,
+    GuestTableLimit,
     GuestTimeLimit,
     GuestTrapped,
     SandboxError,
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 _PAGE = 65_536
 _ALLOCATORS = re.compile(r"growMemory|handle_alloc_error|rust_oom|__rg_oom|out_of_memory", re.IGNORECASE)
 _MEMORY = re.compile(r"exceeds (the )?(memory|allocation) limit|memory minimum size|memory.*too (large|many)")
+_TABLE_SIZE = re.compile(r"table minimum size of (\d+) elements exceeds table limits")
+_TOO_MANY = re.compile(r"resource limit exceeded: (instance|table) count too high at (\d+)")
 
 
 def explain(text: str, host: HostCalls, began_ns: int, memory: int) -> BaseException:
@@ -64,6 +68,12 @@ def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> Sandbox
             found=raised or "more",
             fix="Look for endless recursion, or use a loop.",
         )
+    if found := _TABLE_SIZE.search(text):
+        return _parts(GuestTableLimit, "table_elements", limits.table_elements, int(found[1]), "elements in a table")
+    if found := _TOO_MANY.search(text):
+        if found[1] == "table":
+            return _parts(GuestTableLimit, "tables", limits.tables, int(found[2]), "tables")
+        return _parts(GuestInstanceLimit, "instances", limits.instances, int(found[2]), "core instances")
     if _MEMORY.search(text) or _ALLOCATORS.search(text) or "MemoryError" in raised or memory + _PAGE > limits.memory:
         return GuestMemoryLimit(
             "The plugin wanted more memory than it may have.",
@@ -89,6 +99,16 @@ def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> Sandbox
         found=raised or cause,
         fix="Try the payload with `keelstone plugin test`; the details hold the trap's frames.",
         extra={"trap": text[:2_000]},
+    )
+
+
+def _parts(kind: type[SandboxError], limit: str, allowed: int, used: int, what: str) -> SandboxError:
+    return kind(
+        f"The plugin wanted more {what} than it may have.",
+        expected=f"at most {allowed} (limits.{limit})",
+        found=used,
+        fix=f"Build a simpler component, or raise limits.{limit} in plugin.toml.",
+        extra={"limit": limit, "allowed": allowed, "used": used},
     )
 
 
