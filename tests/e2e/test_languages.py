@@ -10,7 +10,7 @@ import pytest
 from kernel.manifest import load_manifest
 from plugin_sdk.scaffold import LANGUAGES, TEMPLATES, new_plugin
 from plugin_sdk.testing.runner import run_tests
-from plugin_sdk.toolchain import BuildFailed, Toolchains, ToolchainUnavailable, build_plugin
+from plugin_sdk.toolchain import BuildFailed, Toolchains, ToolchainUnavailable, build_plugin, component_imports
 from tests.support.documents import ROOT, Shell
 
 pytestmark = pytest.mark.toolchain
@@ -124,3 +124,18 @@ def test_the_pages_commands_do_what_it_says(tmp_path: Path) -> None:
     with Shell(tmp_path, {**environment, "KEELSTONE_TOOLCHAINS": str(tools.folder)}) as shell:
         assert len(shell.follow(PAGE)) == 1
     assert (tmp_path / "hallo" / "build" / "hallo.component.wasm").is_file()
+
+
+def test_a_guest_for_the_first_generation_imports_that_one(tmp_path: Path) -> None:
+    folder = new_plugin(tmp_path, "older", "c", "me")
+    manifest = folder / "plugin.toml"
+    manifest.write_text(manifest.read_text().replace('kernel = "^1.0"', 'kernel = "~1.0.0"'))
+    try:
+        built = build_plugin(folder, Toolchains())
+    except ToolchainUnavailable as reason:
+        pytest.skip(str(reason))
+    names = component_imports(built.path.read_bytes())
+    assert {name for name in names if name.startswith("keelstone:")} == {
+        f"keelstone:plugin/{name}@1.0.0" for name in ("config", "log", "types")
+    }
+    assert run_tests(folder).passed
