@@ -276,7 +276,8 @@ def parse_manifest(text: str | bytes, *, file: str = MANIFEST_FILE) -> PluginMan
     """The manifest in ``text``. Raises ManifestError with every problem, each with its key."""
     try:
         raw = tomllib.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # Besides its own error, tomllib lets out ValueError (a number of 5,000 digits) and RecursionError.
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{file} is not TOML: {error}", file=file, fix="Correct the syntax.") from error
     return manifest_from_dict(raw, file=file)
 

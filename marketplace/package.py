@@ -207,15 +207,16 @@ def _settings_schema(manifest: PluginManifest, members: Mapping[str, bytes]) -> 
 
     try:
         schema = json.loads(_text(members, manifest.settings))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # ValueError: a number of 5,000 digits is JSON, and too much for Python.
         raise bad(f"is not JSON: {error}") from error
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise bad("does not describe an object")
     if schema.get("$schema", SCHEMA_DRAFT) != SCHEMA_DRAFT:
-        raise bad(f"is of another draft, {schema['$schema']}")
+        raise bad(f"is of another draft, {str(schema['$schema'])[:100]}")
     for reference in _references(schema):
         if not reference.startswith("#"):
-            raise bad(f"refers to {reference!r}; schemas stand alone")
+            raise bad(f"refers to {reference[:100]!r}; schemas stand alone")
     try:
         # Compiled as the platform will: no pattern that backtracks, nothing fetched.
         Draft202012Validator(schema, offline=True, pattern_options=RegexOptions())

@@ -103,12 +103,23 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
         + _member("settings.schema.json", SETTINGS)
         + _member("icon.svg", SVG),
     )
+    for name, settings in (("long-number", b'{"a": ' + b"9" * 6_000), ("deep", b"[" * 3_000)):
+        yield (
+            "package",
+            f"settings-{name}",
+            b"\1"
+            + _member("plugin.toml", with_settings.encode())
+            + b"".join(parts[1:])
+            + _member("settings.schema.json", settings),
+        )
     yield "package", "png", b"\1" + b"".join(parts) + _member("icon.png", PNG)
     yield "package", "other-name", b"\1" + b"".join(parts) + b"\xff\x06../etc\0\x01x"
     yield "manifest", "small", SMALL.encode()
     yield "manifest", "large", LARGE.encode()
     yield "manifest", "no-toml", b"manifest = \xff"
-    yield "manifest", "deep", b"a = " + b"[" * 200 + b"]" * 200
+    yield "manifest", "deep", b"a = " + b"[" * 3_000
+    yield "manifest", "deep-tables", b"a = " + b"{a=" * 3_000
+    yield "manifest", "long-number", b"a = " + b"9" * 6_000
     yield "outline", "head", HEAD
     for name in ("import_unknown", "no_handle", "trap", "memories", "nested_components"):
         yield "outline", name.replace("_", "-"), compiled(next(h for h in HOSTILE if h.name == name).text())

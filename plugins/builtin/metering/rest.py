@@ -231,7 +231,7 @@ def _cursor(after: str | None) -> list[str] | None:
             for part in key:
                 part.encode()
             return key
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise ValidationFailed("That is not a place in this list.", expected="`next` of the page before", found=after[:40])
 
