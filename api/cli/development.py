@@ -287,7 +287,7 @@ def _run(loop: DevLoop) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
         loop.stop()
-        working.join(30)
+        working.join(80)
 
 
 def _payload(hook: str, folder: Path, file: Path | None) -> dict[str, Any]:

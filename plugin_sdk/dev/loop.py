@@ -217,6 +217,8 @@ class DevLoop:
         finally:
             self._stopping.set()
             following.join(10)
+            # A build under way writes into the folder: it is waited for, not left behind.
+            refining.join(60)
 
     def stop(self) -> None:
         """Let :meth:`run` return."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -29,12 +30,18 @@ summary = "Tells the time and draws numbers, for tests."
 license = "MIT"
 
 [requires]
-kernel = "^1.0"
+kernel = "^1.1"
 
 [hooks.user_creating]
 
 [capabilities.kv]
 why = "Counts what it was asked."
+
+[capabilities.clock]
+why = "Tells the time."
+
+[capabilities.random]
+why = "Draws numbers."
 
 [capabilities.http]
 why = "Asks a service about the person."
@@ -54,7 +61,8 @@ import random
 import time
 from datetime import UTC, datetime
 
-from keelstone_guest import HostError, Reject, UserDraft, hook, http, kv
+from keelstone_guest import HostError, Reject, UserDraft, clock, hook, http, kv
+from keelstone_guest import random as chance
 
 seen = 0
 
@@ -75,6 +83,7 @@ def tell(draft: UserDraft) -> UserDraft:
         "iso": datetime.now(UTC).isoformat(),
         "seconds": int(time.time()),
         "drawn": [random.randrange(1000) for _ in range(3)],
+        "asked": [clock.now().isoformat(), clock.monotonic(), chance.hex(4), chance.number()],
         "count": count,
         "seen": seen,
     }
@@ -129,6 +138,15 @@ async def test_the_same_seed_draws_the_same_numbers_on_either_host(guest: Guest)
     assert (await told(guest))["drawn"] == first
     guest.random.seed(8)
     assert (await told(guest))["drawn"] != first
+
+
+async def test_what_the_guest_asks_for_by_its_capabilities_is_the_same_on_either_host(guest: Guest) -> None:
+    guest.clock.set("2031-05-06T07:08:09")
+    guest.random.seed(7)
+    guest.clock.advance(2)
+    drawn = Random("7, asked")
+    expected = [drawn.randbytes(4).hex(), int.from_bytes(drawn.randbytes(8), "little")]
+    assert (await told(guest))["asked"] == ["2031-05-06T07:08:11+00:00", 3_000_000_000, *expected]
 
 
 async def test_state_is_saved_between_calls_and_modules_are_not(guest: Guest) -> None:

@@ -137,6 +137,37 @@ def test_a_change_is_active_at_once_and_what_fails_is_shown_at_its_line(loop: Lo
     assert loop.until("active", "failed")["event"] == "active"
 
 
+def test_a_python_guest_is_active_as_source_at_once_and_then_as_its_component(loop: Loop) -> None:
+    loop.until("active")
+    made = [sys.executable, "-m", "api.cli", "plugin", "new", "snake", "--language", "python"]
+    subprocess.run(made, env=loop.environment, cwd=loop.folder.parent, check=True, capture_output=True, timeout=SECONDS)
+    snake = Loop(loop.folder.parent / "snake", loop.environment)
+    try:
+        first = snake.until("active", "failed")
+        assert (first["event"], first["host"]) == ("active", "source"), first
+        assert snake.cli("call", "user_creating")["result"] == "kept"
+        assert snake.until("call")["version"] == first["version"]
+        source = snake.folder / "guest" / "plugin.py"
+        good = source.read_text()
+        source.write_text(good.replace("log.info(", "(1 / 0) and log.info("))
+        while (now := snake.until("active"))["host"] != "source":
+            assert now["version"] != first["version"]
+        file = snake.folder / "ann.json"
+        file.write_text(json.dumps({"email": "ann@example.com", "name": "  Ann   Lee "}))
+        snake.cli("call", "user_creating", "--payload", str(file), code=1)
+        while (failed := snake.until("call"))["result"] != "failed":
+            pass
+        assert any("1 / 0" in place["text"] for place in failed["places"]), failed
+    finally:
+        snake.process.send_signal(signal.SIGTERM)
+        try:
+            assert snake.process.wait(SECONDS) == 0
+        finally:
+            snake.process.kill()
+            assert snake.process.stdout is not None
+            snake.process.stdout.close()
+
+
 def test_without_a_loop_a_hook_is_called_in_the_sandbox_alone(loop: Loop) -> None:
     loop.until("active")
     home = loop.folder / ".keelstone-dev" / "server.json"
