@@ -148,8 +148,11 @@ def _summary(error: BaseException) -> str:
         text = f"{error.code}: {error.detail}"[:300]
     else:
         text = f"{PluginFailed.code}: {type(error).__name__}: {error}"[:300]
-    # It goes into the database, and a plugin's words may be no clean text.
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
+    # Late, for it is needed only when something fails, and brings the whole of telemetry along.
+    from kernel.telemetry import mask
+
+    # It goes into the database and into an event: no address or token, and clean text.
+    return str(mask(text)).replace("\0", "").encode("utf-8", "replace").decode()
 
 
 _NOT_ITS_FAULT = (BulkheadFull, BudgetSpent, PluginQuarantined)

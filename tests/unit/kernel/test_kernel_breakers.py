@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from kernel.activation import Activations
 from kernel.breakers import FORGET_AFTER, BreakerKey, Breakers
-from kernel.errors import BackendUnavailable
+from kernel.context import Context
+from kernel.errors import BackendUnavailable, PluginUnavailable
+from kernel.hooks import Dispatcher
+from kernel.hookspecs import hookimpl
+from kernel.payloads import UserDraft
 from kernel.resilience import Breaker
 from plugin_sdk.testing.fakes import FakeBreakerStore
+from tests.support.manifests import make_manifest
 
 KEY = BreakerKey("acme/aa", "1.0.0", "acme", "user_creating")
 
@@ -145,3 +151,23 @@ async def test_a_reset_closes_a_plugins_breakers_for_one_tenant_only():
     assert breakers.reset("acme", "acme/aa") == 1
     assert [(r.tenant, r.state) for r in breakers.states()] == [("globex", "open")]
     assert breakers.of(KEY).allow()
+
+
+async def test_what_a_breaker_remembers_of_a_failure_holds_no_address_and_is_clean_text():
+    activations = Activations()
+    hooks = Dispatcher(activations)
+
+    class Failing:
+        @hookimpl
+        def user_creating(self, payload):
+            raise ValueError(f"no room for {payload.email}\0\ud800")
+
+    hooks.register(Failing(), make_manifest("acme/aa", kind="builtin"))
+    for _ in range(5):
+        with pytest.raises(PluginUnavailable):
+            await hooks.filter("user_creating", UserDraft(email="ada@example.com", name="Ada"), Context("acme"))
+    [record] = hooks.breakers.states("acme")
+    assert record.state == "open"
+    assert record.error.startswith("plugin-failed: ValueError: no room for a***@example.com")
+    assert "\0" not in record.error
+    record.error.encode()
