@@ -15,23 +15,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from api.development import Development, DevelopmentRuntime
 from kernel.activation import Activations
 from kernel.activation_sync import ActivationSync
 from kernel.adapters import open_bus
-from kernel.adapters.local_blobs import LocalBlobs
+from kernel.adapters.local_blobs import open_blobs
 from kernel.adapters.local_keys import open_keys
 from kernel.adapters.otlp import open_otlp
 from kernel.adapters.sql import SqlDatabase, open_database
 from kernel.blocking import LoopWatch
 from kernel.breakers import Breakers
-from kernel.causation import MAX_HOPS
-from kernel.consumers import ConsumerRunner, DeadLetters, EventHandler
-from kernel.context import new_id, system_context
+from kernel.consumers import ConsumerRunner, DeadLetters
+from kernel.context import new_id
 from kernel.discovery import (
     COMPONENT_INSPECTOR,
     CONTRACT_CHECKER,
@@ -42,13 +39,12 @@ from kernel.discovery import (
     find_plugins,
     load_entry_point,
 )
-from kernel.errors import ConfigurationError, GuestFailure, KeelstoneError, PluginFailed
-from kernel.events import Event, EventTypes
+from kernel.errors import KeelstoneError, PluginFailed
+from kernel.events import EventTypes
 from kernel.guests import Guests
 from kernel.hooks import Dispatcher
-from kernel.implementations import Implementation
 from kernel.manifest import PluginManifest
-from kernel.outcomes import save_effects
+from kernel.observing import handler_for, observers_of
 from kernel.permissions import PLATFORM_PERMISSIONS, Permission, declared_permissions
 from kernel.ports import (
     BlobStore,
@@ -57,13 +53,11 @@ from kernel.ports import (
     Database,
     EventStore,
     GuestCall,
-    GuestResult,
     GuestRuntime,
     KeyProvider,
     KvStore,
     LogLine,
     ServiceCalls,
-    Transaction,
 )
 from kernel.projections import Projections
 from kernel.relay import Relay
@@ -224,7 +218,7 @@ def bootstrap(settings: Settings) -> Platform:
     os.chmod(settings.home, 0o700)
     types, telemetry, services = EventTypes(), Telemetry(), Services()
     database = open_database(settings, types)
-    bus, blobs, keys = open_bus(settings), LocalBlobs(_blob_folder(settings)), open_keys(settings)
+    bus, blobs, keys = open_bus(settings), open_blobs(settings), open_keys(settings)
     development = Development() if settings.development else None
     open_runtime = partial(
         load_entry_point(GUEST_RUNTIME, "wasmtime"),
@@ -238,7 +232,7 @@ def bootstrap(settings: Settings) -> Platform:
     if development is not None:
         runtime = DevelopmentRuntime(runtime, lambda native: open_runtime(native=native), development)
     activations, guests = Activations(), Guests(runtime)
-    guests.watch(lambda call, result: _count(telemetry, call, result))
+    guests.watch(telemetry.guest_call)
     breakers = Breakers(database.breakers)
     telemetry.show_breakers(breakers.states)
     hooks = Dispatcher(activations, guests, kv=database.kv, on_trace=telemetry.dispatch, breakers=breakers)
@@ -274,7 +268,7 @@ def bootstrap(settings: Settings) -> Platform:
 
     for manifest, method in hooks.contribute("contribute_services"):
         offered.add(manifest.id, method)
-    handlers = [_for_tenants(activations, m, h) for m, h in hooks.contribute("contribute_event_handlers")]
+    handlers = [handler_for(activations, m, h) for m, h in hooks.contribute("contribute_event_handlers")]
     projections = Projections(
         database,
         database.events,
@@ -288,7 +282,7 @@ def bootstrap(settings: Settings) -> Platform:
             database,
             database.consumers,
             group="observers",
-            dynamic=lambda event: _observers(hooks, database.kv, event),
+            dynamic=lambda event: observers_of(hooks, database.kv, event),
         ),
     ]
     return Platform(
@@ -375,42 +369,12 @@ def _started(found: Found, context: PluginContext) -> Any:
         ) from error
 
 
-def _for_tenants(activations: Activations, manifest: PluginManifest, handler: EventHandler) -> EventHandler:
-    """An extension's handler gets the events of tenants that have it on; a built-in's gets all."""
-    if manifest.kind != "extension":
-        return handler
-
-    async def handle(event: Event, transaction: Transaction) -> None:
-        if activations.current.of(event.tenant).get(manifest.id) is not None:
-            await handler.handle(event, transaction)
-
-    return replace(handler, handle=handle)
-
-
 def _offers(hooks: Dispatcher, activations: Activations, tenant: str, plugin: str) -> bool:
     """Whether a plugin's services are there for a tenant: a built-in's always, an extension's where it is on."""
     manifest = hooks.manifests.get(plugin)
     if manifest is None:
         return False
     return manifest.kind == "builtin" or activations.current.of(tenant).get(plugin) is not None
-
-
-def _observers(hooks: Dispatcher, kv: KvStore, event: Event) -> list[EventHandler]:
-    """Each plugin that observes events for the event's tenant, as a consumer of its own."""
-    share = event.correlation_id or event.id
-    return [_observer(hooks, kv, impl) for impl in hooks.observers(event.tenant, call=share)]
-
-
-def _observer(hooks: Dispatcher, kv: KvStore, impl: Implementation) -> EventHandler:
-    async def handle(event: Event, transaction: Transaction) -> None:
-        context = system_context(event.tenant, event.correlation_id or None)
-        effects = await hooks.deliver(impl, event.view(), context)
-        if effects:
-            await save_effects(transaction, kv, event.tenant, impl.plugin, effects)
-
-    return EventHandler(
-        f"plugin:{impl.plugin}", impl.manifest.events.subscribes, handle, replayable=False, max_hops=MAX_HOPS
-    )
 
 
 def _log_line(call: GuestCall, line: LogLine) -> None:
@@ -423,22 +387,3 @@ def _log_line(call: GuestCall, line: LogLine) -> None:
         "correlation_id": call.context.correlation_id,
     }
     plugin_log.log(level, "%s", line.message, extra=where)
-
-
-def _count(telemetry: Telemetry, call: GuestCall, result: GuestResult | KeelstoneError) -> None:
-    used = result.usage if isinstance(result, (GuestResult, GuestFailure, PluginFailed)) else None
-    if used is not None:
-        telemetry.guest(call.plugin, call.context.tenant, used, not isinstance(result, GuestResult))
-
-
-def _blob_folder(settings: Settings) -> Path:
-    if settings.blob_url is None:
-        return settings.home / "blobs"
-    parts = urlsplit(settings.blob_url)
-    if parts.scheme != "file":
-        raise ConfigurationError(
-            "KEELSTONE_BLOB_URL names a store that is not supported.",
-            expected="file:///folder",
-            found=f"{parts.scheme}://...",
-        )
-    return Path(parts.path)

@@ -21,8 +21,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from kernel.context import current_context
+from kernel.errors import KeelstoneError
 from kernel.explain import DispatchTrace
-from kernel.ports import BreakerRecord, GuestUsage
+from kernel.ports import BreakerRecord, GuestCall, GuestResult, GuestUsage
 from kernel.settings import Settings
 from kernel.spans import DispatchSpans
 
@@ -211,6 +212,12 @@ class Telemetry(Collector):
     def show_breakers(self, states: Callable[[], Iterable[BreakerRecord]]) -> None:
         """Count the breakers that ``states`` gives whenever somebody collects."""
         self._breakers = states
+
+    def guest_call(self, call: GuestCall, result: GuestResult | KeelstoneError) -> None:
+        """Note a guest's call with what it came to; one that never ran has used nothing."""
+        used = getattr(result, "usage", None)
+        if used is not None:
+            self.guest(call.plugin, call.context.tenant, used, not isinstance(result, GuestResult))
 
     @contextmanager
     def span(self, name: str, **attributes: Any) -> Iterator[None]:

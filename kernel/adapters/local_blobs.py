@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from kernel.errors import BackendUnavailable, ValidationFailed
+from kernel.errors import BackendUnavailable, ConfigurationError, ValidationFailed
 from kernel.files import write_durably
+from kernel.settings import Settings
 
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 
@@ -63,3 +65,17 @@ class LocalBlobs:
         if not _DIGEST.fullmatch(digest):
             raise ValidationFailed("Not a blob's digest.", expected="64 hexadecimal digits", found=digest[:80])
         return self._folder / digest[:2] / digest
+
+
+def open_blobs(settings: Settings) -> LocalBlobs:
+    """The store that the settings name. Raises ConfigurationError."""
+    if settings.blob_url is None:
+        return LocalBlobs(settings.home / "blobs")
+    parts = urlsplit(settings.blob_url)
+    if parts.scheme != "file":
+        raise ConfigurationError(
+            "KEELSTONE_BLOB_URL names a store that is not supported.",
+            expected="file:///folder",
+            found=f"{parts.scheme}://...",
+        )
+    return LocalBlobs(Path(parts.path))

@@ -48,7 +48,7 @@ class _Nowhere:
 
 
 async def _measure(home: Path, tracing: bool) -> tuple[list[float], list[float], float]:
-    from plugins.builtin.catalog.ledger import ExecutionLedger
+    from plugins.builtin.metering.ledger import UsageLedger
 
     runtime = open_runtime(Settings(home=home))
     asked, data = manifest("wrap"), component("wrap")
@@ -56,7 +56,10 @@ async def _measure(home: Path, tracing: bool) -> tuple[list[float], list[float],
     await runtime.prepare(digest, data, asked)
     guests, activations, telemetry = Guests(runtime), Activations(), Telemetry()
     guests.add(GuestRelease(asked, digest))
-    guests.watch(ExecutionLedger(None).note)
+    ledger = UsageLedger()
+    guests.gate(ledger.admit)
+    guests.watch(ledger.note)
+    guests.watch(telemetry.guest_call)
     activations.load([ActivationRecord("acme", asked.id, "1.0.0")])
     hooks = Dispatcher(activations, guests, on_trace=telemetry.dispatch)
     spans = start_tracing(telemetry, _Nowhere()) if tracing else None
