@@ -27,6 +27,7 @@ from kernel.manifest import MANIFEST_FILE, PluginManifest, load_manifest, parse_
 from marketplace.archive import is_inner_path, read_archive, write_archive
 from marketplace.errors import PackageContentInvalid, PackageMembersInvalid, PackageTooLarge
 from marketplace.icon import check_png, check_svg
+from marketplace.references import problem_with_references
 
 SUFFIX = ".keelstone"
 SCHEMA_DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -214,26 +215,12 @@ def _settings_schema(manifest: PluginManifest, members: Mapping[str, bytes]) -> 
         raise bad("does not describe an object")
     if schema.get("$schema", SCHEMA_DRAFT) != SCHEMA_DRAFT:
         raise bad(f"is of another draft, {str(schema['$schema'])[:100]}")
-    for reference in _references(schema):
-        if not reference.startswith("#"):
-            raise bad(f"refers to {reference[:100]!r}; schemas stand alone")
+    problem = problem_with_references(schema)
+    if problem is not None:
+        raise bad(problem)
     try:
         # Compiled as the platform will: no pattern that backtracks, nothing fetched.
         Draft202012Validator(schema, offline=True, pattern_options=RegexOptions())
     except ValueError as error:
         raise bad(f"is not valid: {getattr(error, 'message', error)}") from error
     return schema
-
-
-def _references(node: Any) -> list[str]:
-    """Every $ref and $dynamicRef in the schema: one that leads outside could be fetched by a validator."""
-    found: list[str] = []
-    queue = [node]
-    while queue:
-        item = queue.pop()
-        if isinstance(item, dict):
-            found += [v for k, v in item.items() if k in ("$ref", "$dynamicRef") and isinstance(v, str)]
-            queue.extend(item.values())
-        elif isinstance(item, list):
-            queue.extend(item)
-    return found
