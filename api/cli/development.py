@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kernel.errors import BackendUnavailable, ValidationFailed
+from kernel.errors import BackendUnavailable, KeelstoneError, ValidationFailed
 from kernel.settings import Settings
-from plugin_sdk.terminal import EXIT_FAILED, CommandTree, JsonOption, command, err, out, progress, show
+from plugin_sdk.terminal import EXIT_FAILED, CommandTree, JsonOption, command, err, exit_code, out, progress, show
 
 if TYPE_CHECKING:
     from api.cli.connection import Connection
@@ -54,7 +54,7 @@ def register(tree: CommandTree) -> None:
         """Build and activate at every change, in a platform of the plugin's own; show its calls live."""
         from api.cli.tenant import assignments
         from marketplace.package import build_package
-        from plugin_sdk.dev.happenings import Happening
+        from plugin_sdk.dev.happenings import Happening, failure
         from plugin_sdk.dev.loop import DevLoop, operator_of
         from plugin_sdk.dev.warm import WarmToolchains
 
@@ -66,8 +66,15 @@ def register(tree: CommandTree) -> None:
             say = stack.enter_context(_listener(folder, json))
             warming = threading.Thread(target=tools.warm_up, args=(folder,), daemon=True)
             warming.start()
-            url, platform = stack.enter_context(_platform(folder, home, port))
-            operator_of(platform)
+            try:
+                url, platform = stack.enter_context(_platform(folder, home, port))
+                operator_of(platform)
+            except KeelstoneError as error:
+                if not json:
+                    raise
+                # One line for everything that happens, this too.
+                say(failure("start", error, folder))
+                raise typer.Exit(exit_code(error.problem())) from None
             warming.join()
             loop = DevLoop(
                 folder,
