@@ -39,11 +39,16 @@ async def test_a_failing_plugin_is_degraded_rests_over_a_restart_and_recovers(se
         await first.activate("acme", "health/crasher", version="1.0.0")
         acme, globex = await first.client("acme"), await first.client("globex")
         await fail(acme, 5)
-        answer = (await register(acme, 50)).json()
-        assert answer["cause"] == "breaker-open", "the sixth call does not reach it"
+
+        async def rested() -> bool:
+            # At once, unless the machine is so slow that the rest is over: then this was the probe.
+            return (await register(acme, 50)).json()["cause"] == "breaker-open"
+
+        await until(rested)
         [mine] = await health(acme, "health/crasher")
         assert mine["state"] == "degraded"
-        assert [(b["hook"], b["state"], b["openings"]) for b in mine["breakers"]] == [("user_creating", "open", 1)]
+        assert [b["hook"] for b in mine["breakers"]] == ["user_creating"]
+        assert mine["breakers"][0]["openings"] >= 1
         assert "guest-trap" in mine["breakers"][0]["error"]
         assert await health(globex, "health/crasher") == []
         assert await told(acme, "plugin.degraded") == ["plugin.degraded"]
