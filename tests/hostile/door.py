@@ -101,7 +101,12 @@ def _others() -> set[asyncio.Task[Any]]:
 
 @asynccontextmanager
 async def open_door(
-    home: Path, template: Path, scratch: Path, kv: Callable[[KvStore], KvStore] | None = None, **changes: Any
+    home: Path,
+    template: Path,
+    scratch: Path,
+    kv: Callable[[KvStore], KvStore] | None = None,
+    find: Callable[[type[Any]], Any] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Door]:
     """Open a sandbox whose artifacts are in ``home``, on a copy of the database ``template``
     (its store wrapped by ``kv``); asserts that nothing is left when it is closed: no thread, no task, no
@@ -116,7 +121,10 @@ async def open_door(
     store = database.kv if kv is None else kv(database.kv)
     shape = {"home": home, "sandbox_slots": SLOTS, "sandbox_threads": 2, "sandbox_max_time_ms": 60_000}
     runtime = open_runtime(
-        Settings(**(shape | changes)), kv=store, log=lambda call, line: logs.append((call.context.tenant, line))
+        Settings(**(shape | changes)),
+        kv=store,
+        log=lambda call, line: logs.append((call.context.tenant, line)),
+        find=find,
     )
     try:
         yield Door(runtime, database.kv, logs, database)
