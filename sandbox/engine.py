@@ -66,7 +66,7 @@ def fingerprint(fuel: bool = False) -> str:
     """Sixteen hexadecimal digits that are equal where a compiled artifact may be shared."""
     facts = (
         WASMTIME, sys.platform, platform.machine(), _RESERVATION, _GUARD, WASM_STACK_KB, "epochs", "cow", "no-gc",
-        "artifact-1",
+        "artifact-2",
         *(("fuel",) if fuel else ()),
     )  # fmt: skip
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from typing import Any
 
 from wasmtime import _bindings as c
 from wasmtime import _ffi as ffi
 from wasmtime.component import Component
 
 from sandbox.engine import MOST_FUEL, SandboxEngine
-from sandbox.errors import BadComponent
+from sandbox.errors import BadComponent, GuestUnavailable
 from sandbox.hostcalls import HostCalls
 from sandbox.lanes import LiveInstance, lane_for
 from sandbox.lanes.answers import Outcome
 from sandbox.linking import CurrentCall, Prepared, host_table, link, memory_handle, take_message
 from sandbox.placement import Placement
+from sandbox.wasi import WasiCalls
 
 _byref = ctypes.byref
 
@@ -51,6 +54,20 @@ class Guest:
         return self.lane.open(host, seconds)
 
 
+class _Starting:
+    """The call at hand while a component is only started: clocks and random answer, nothing else does."""
+
+    def __init__(self) -> None:
+        self.stopped: BaseException | None = None
+        self._wasi = WasiCalls(lambda is_error, line: None)
+
+    def host(self, interface: str, function: str) -> Callable[..., Any]:
+        raise GuestUnavailable(f"{interface}.{function} does not answer before the first call.")
+
+    def wasi(self, name: str, function: str) -> Callable[..., Any]:
+        return self._wasi.function(name, function)
+
+
 def prove_memories(
     component: Component, engine: SandboxEngine, handles: list[tuple[int, int]], seconds: float
 ) -> list[tuple[int, int]]:
@@ -59,7 +76,9 @@ def prove_memories(
     A handle is (number of the core instance, number of its memory). Aborts the process if one is
     wrong: only for the compiler's own process.
     """
-    linked = link(component, engine, host_table(), CurrentCall())
+    current = CurrentCall()
+    current.here.call = _Starting()
+    linked = link(component, engine, host_table(), current)
     store = c._wasmtime_store_new(engine.engine.ptr(), None, ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p)))
     context = c._wasmtime_store_context(store)
     c._wasmtime_context_set_epoch_deadline(context, engine.ticks(seconds))
