@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kernel.errors import ValidationFailed
 from kernel.plain import JsonObject, Text
 
-
 PERSONAL: dict[str, Any] = {"x-personal": True}
 """Marks a field in its schema: what it holds is about a person, and is masked in recordings."""
 
