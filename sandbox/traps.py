@@ -47,11 +47,13 @@ def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> Sandbox
     cause = _cause(text)
     raised = _python_exception(host.stderr)
     if "wasm trap: interrupt" in text:
+        took = (time.perf_counter_ns() - began_ns) // 1_000_000
         return GuestTimeLimit(
             "The plugin did not answer in time and was interrupted.",
             expected=f"at most {limits.time_ms} ms (limits.time_ms, or what the request had left)",
-            found=f"{(time.perf_counter_ns() - began_ns) // 1_000_000} ms",
+            found=f"{took} ms",
             fix="Look for an endless loop; raise limits.time_ms if the work needs it.",
+            extra=_over("time_ms", limits.time_ms, took),
         )
     if "all fuel consumed" in text:
         return GuestFuelLimit(
@@ -59,7 +61,7 @@ def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> Sandbox
             expected=f"at most {limits.fuel} units (the plan's fuel)",
             found="all of it",
             fix="Do less in one call, or take another plan.",
-            extra={"limit": "fuel", "allowed": limits.fuel, "used": limits.fuel},
+            extra=_over("fuel", limits.fuel or 0, limits.fuel or 0),
         )
     if "call stack exhausted" in text or raised.startswith("RecursionError"):
         return GuestStackLimit(
@@ -67,6 +69,7 @@ def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> Sandbox
             expected=f"at most {WASM_STACK_KB} KiB of stack",
             found=raised or "more",
             fix="Look for endless recursion, or use a loop.",
+            extra=_over("stack_kb", WASM_STACK_KB, WASM_STACK_KB),
         )
     if found := _TABLE_SIZE.search(text):
         return _parts(GuestTableLimit, "table_elements", limits.table_elements, int(found[1]), "elements in a table")
@@ -80,6 +83,7 @@ def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> Sandbox
             expected=f"at most {limits.memory >> 20} MiB (limits.memory_mb)",
             found=f"{memory >> 10} KiB in use and more asked for" if memory else cause,
             fix="Keep less at once, or raise limits.memory_mb in plugin.toml.",
+            extra=_over("memory", limits.memory, memory),
         )
     if "too much data is being copied" in text:
         return GuestOutputTooLarge(
@@ -108,8 +112,13 @@ def _parts(kind: type[SandboxError], limit: str, allowed: int, used: int, what: 
         expected=f"at most {allowed} (limits.{limit})",
         found=used,
         fix=f"Build a simpler component, or raise limits.{limit} in plugin.toml.",
-        extra={"limit": limit, "allowed": allowed, "used": used},
+        extra=_over(limit, allowed, used),
     )
+
+
+def _over(limit: str, allowed: int, used: int) -> dict[str, int | str]:
+    """The error's machine-readable members. ``used`` is what it had when it was stopped, in the limit's unit."""
+    return {"limit": limit, "allowed": allowed, "used": used}
 
 
 def _named(stopped: BaseException, host: HostCalls) -> BaseException:
