@@ -1,14 +1,16 @@
 """``sandbox.runaway``, ``sandbox.noisy`` and ``sandbox.leak``: what hostile guests cost everybody else.
 
 Runaway: how long past its deadline an endless loop lives, the worst of a round. Noisy: the 99th percentile
-of tenant B's dispatches while tenant A runs hostile guests without pause, against B alone. Leak: resident
-memory after 200,000 fresh calls and 20,000 traps, against after 1,000.
+of tenant B's dispatches while others run the whole hostile corpus (tests/hostile) without pause, each guest
+under its breaker as on a platform, against B alone. Leak: resident memory after 200,000 fresh calls and
+20,000 traps, against after 1,000.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import tempfile
 import time
@@ -27,10 +29,11 @@ from kernel.settings import Settings
 from sandbox import open_runtime
 from tests.benchmarks.guests import Bare, component, manifest
 from tests.benchmarks.measure import ROUNDS, absolute, row
+from tests.hostile.corpus import hostile_guests
 
 DEADLINE = 0.1
-HOSTILE = ("loop", "memory", "recursion", "trap", "flood", "start_loop")
-NOISY_SECONDS = 4.0
+ATTACKERS = 6
+NOISY_SECONDS = 5.0
 PAUSE = 0.001
 FRESH_CALLS, TRAPS = 200_000, 20_000
 
@@ -55,18 +58,20 @@ def _runaway() -> dict[str, Any]:
 async def _noisy(home: Path) -> tuple[list[float], list[float]]:
     runtime = open_runtime(Settings(home=home))
     guests, activations = Guests(runtime), Activations()
-    records = []
-    for name in ("wrap", *HOSTILE):
-        asked, data = manifest(name), component(name)
+    names, records = [], []
+    quiet = ("wrap", component("wrap"), manifest("wrap"), "")
+    for name, data, asked, _ in (quiet, *hostile_guests()):
         digest = hashlib.sha256(data).hexdigest()
         await runtime.prepare(digest, data, asked)
         guests.add(GuestRelease(asked, digest))
-        records.append(ActivationRecord("globex" if name == "wrap" else f"acme-{name}", asked.id, "1.0.0"))
+        tenant = "globex" if name == "wrap" else f"acme-{name}"
+        records.append(ActivationRecord(tenant, asked.id, "1.0.0", frozenset(asked.capabilities.asked())))
+        names.append(tenant)
     activations.load(records)
     draft = UserDraft(email="ada@example.com", name="Ada")
 
-    async def attack(hooks: Dispatcher, tenant: str) -> None:
-        while True:
+    async def attack(hooks: Dispatcher, tenants: list[str]) -> None:
+        for tenant in itertools.cycle(tenants):
             with suppress(KeelstoneError):
                 await hooks.filter("user_creating", draft, Context(tenant))
             await asyncio.sleep(PAUSE)
@@ -76,7 +81,8 @@ async def _noisy(home: Path) -> tuple[list[float], list[float]]:
         hooks = Dispatcher(activations, guests)
         for _ in range(200):
             await hooks.filter("user_creating", draft, Context("globex"))
-        attackers = [asyncio.create_task(attack(hooks, f"acme-{name}")) for name in HOSTILE] if hostile else []
+        shares = [names[1:][n::ATTACKERS] for n in range(ATTACKERS)] if hostile else []
+        attackers = [asyncio.create_task(attack(hooks, share)) for share in shares]
         taken = []
         end = time.perf_counter() + NOISY_SECONDS
         while time.perf_counter() < end:
