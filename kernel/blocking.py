@@ -145,7 +145,7 @@ class LoopWatch(Collector):
     # ------------------------------------------------------------------ in the watchdog's thread
 
     def _watch(self) -> None:
-        told = waited = 0.0
+        told, waited = 0.0, self._waited()
         while not self._ending.wait(LOOK_SECONDS):
             beat = self._beat
             late = time.monotonic() - beat - BEAT_SECONDS

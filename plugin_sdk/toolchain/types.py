@@ -15,6 +15,7 @@ from kernel.manifest import PluginManifest
 from plugin_sdk.toolchain.errors import BuildFailed
 from plugin_sdk.toolchain.fetch import Toolchains
 
+_NOTHING_ELSE = "A guest has the standard library, keelstone_guest and the files beside its source, nothing else."
 _ERROR = re.compile(r"^(\S[^:\n]*\.py):(\d+): error:", re.MULTILINE)
 
 
@@ -47,6 +48,7 @@ def check_types(folder: Path, source: Path, library: Path, manifest: PluginManif
             if place_found
             else source.relative_to(folder).as_posix(),
             found="\n" + output.strip()[:4000],
+            fix=_NOTHING_ELSE if "[import-not-found]" in output else None,
         )
 
 

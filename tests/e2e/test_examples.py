@@ -187,7 +187,10 @@ def test_python_that_cannot_be_imported_says_why(cli: Cli, python: Toolchains) -
     source.write_text(source.read_text().replace("from keelstone_guest", "import numpy\nfrom keelstone_guest", 1))
     problem = cli.json("build", "hello", code=EXIT_FAILED)["error"]
     assert problem["code"] == "build-failed"
-    assert "No module named 'numpy'" in problem["found"]
+    assert (
+        'guest/plugin.py:3: error: Cannot find implementation or library stub for module named "numpy"'
+        in (problem["found"])
+    )
     assert "Stack backtrace" not in problem["found"]
     assert "standard library" in problem["fix"]
 

@@ -8,6 +8,8 @@ import threading
 
 import pytest
 
+from kernel.context import Context
+from kernel.ports import GuestCall
 from sandbox import errors
 from sandbox.placement import LEAST_CALLS
 
@@ -38,10 +40,10 @@ async def test_a_guest_that_has_shown_to_be_short_runs_in_place(box, where):
     assert where == [False] * LEAST_CALLS + [True] * 5
 
 
-async def test_in_place_a_call_never_suspends(box, bytes_of, where):
+async def test_in_place_a_call_never_suspends(box, bytes_of, make_manifest, where):
     for _ in range(LEAST_CALLS):
         result = await box.run("echo")
-    call = _call(box, bytes_of, "echo")
+    call = _call(make_manifest(), bytes_of, "echo")
     with pytest.raises(StopIteration) as done:
         box.runtime.call(call).send(None)
     assert done.value.value.output == result.output
@@ -133,12 +135,6 @@ async def test_what_a_failed_call_used_is_told_with_its_error(box, bytes_of, mak
     assert used.cpu_us > 0
 
 
-def _call(box, bytes_of, guest):
-    from conftest import manifest
-
-    from kernel.context import Context
-    from kernel.ports import GuestCall
-
-    asked = manifest()
+def _call(asked, bytes_of, guest):
     digest = hashlib.sha256(bytes_of(guest)).hexdigest()
     return GuestCall(asked.id, asked.version, digest, asked, "user_creating", "{}", Context("acme"))
