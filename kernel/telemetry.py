@@ -128,6 +128,10 @@ class _Labels:
         return OTHER
 
 
+DRAIN_AT = 64
+"""Dispatches that wait to be summed. Few: each holds its payloads, and memory that is used again is warm."""
+
+
 class _Series:
     __slots__ = ("buckets", "count", "errors", "seconds")
 
@@ -184,7 +188,7 @@ class Telemetry(Collector):
         self._queue.append(trace)
         if self._spans is not None:
             self._spans.note(trace)
-        if len(self._queue) > 10_000:
+        if len(self._queue) > DRAIN_AT:
             self._drain()
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -36,6 +36,7 @@ class Guest:
         """``memories`` number its linear memories, as found and proven when it was compiled: the C API
         has no way from a component to its memories, and a wrong number aborts the process."""
         self.imports = imports
+        self.engine = engine
         current = CurrentCall()
         linked = link(component, engine, host_table(), current)
         export = component.get_export_index("handle")

@@ -235,12 +235,15 @@ def _seconds(host: HostCalls) -> float:
 
 def _run_in_thread(guest: Guest, host: HostCalls, seat: Seat | None) -> tuple[Outcome, int]:
     began = time.thread_time_ns()
+    guest.engine.keep_exact()
     try:
         outcome = _run(guest, host, seat, _NEVER)
     except SandboxError as error:
         if error.usage is not None:
             error.usage = replace(error.usage, cpu_us=(time.thread_time_ns() - began) // 1_000)
         raise
+    finally:
+        guest.engine.let_loose()
     return outcome, (time.thread_time_ns() - began) // 1_000
 
 

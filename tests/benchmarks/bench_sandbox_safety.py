@@ -24,7 +24,7 @@ from kernel.errors import KeelstoneError
 from kernel.guests import Guests
 from kernel.hooks import Dispatcher
 from kernel.payloads import UserDraft
-from kernel.ports import ActivationRecord, GuestRelease
+from kernel.ports import ActivationRecord, GuestCall, GuestRelease
 from kernel.settings import Settings
 from sandbox import open_runtime
 from tests.benchmarks.guests import Bare, component, manifest
@@ -38,18 +38,22 @@ PAUSE = 0.001
 FRESH_CALLS, TRAPS = 200_000, 20_000
 
 
-def _runaway() -> dict[str, Any]:
-    bare = Bare("loop")
+async def _runaway(home: Path) -> dict[str, Any]:
+    runtime = open_runtime(Settings(home=home))
+    asked, data = manifest("loop", limits={"time_ms": int(DEADLINE * 1_000)}), component("loop")
+    digest = hashlib.sha256(data).hexdigest()
+    await runtime.prepare(digest, data, asked)
+    call = GuestCall(asked.id, asked.version, digest, asked, "user_creating", "{}", Context("acme"))
     late = []
     for _ in range(ROUNDS):
         worst = 0.0
         for _ in range(5):
             began = time.perf_counter()
             with suppress(KeelstoneError):
-                bare.fresh("{}", DEADLINE)
+                await runtime.call(call)
             worst = max(worst, time.perf_counter() - began - DEADLINE)
         late.append(worst * 1_000)
-    bare.close()
+    await runtime.close()
     return absolute(
         "sandbox.runaway", values=late, unit="ms past the deadline", target="<= 10 ms", met=lambda v: 0 <= v <= 10
     )
@@ -135,11 +139,12 @@ def _leak() -> dict[str, Any]:
 def rows() -> list[dict[str, Any]]:
     """The three rows."""
     with tempfile.TemporaryDirectory() as home:
+        runaway = asyncio.run(_runaway(Path(home)))
         noisy, alone = asyncio.run(_noisy(Path(home)))
     found = row(
         "sandbox.noisy", ours=noisy, baseline=alone, unit="us p99", target="<= 1.2x alone", met=lambda r: r <= 1.2
     )
-    return [_runaway(), found, _leak()]
+    return [runaway, found, _leak()]
 
 
 if __name__ == "__main__":
