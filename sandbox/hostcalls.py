@@ -58,6 +58,9 @@ from sandbox.errors import (
     SandboxError,
 )
 from sandbox.policy import (
+    BREATH_EVERY,
+    BREATH_SECONDS,
+    FREE_CALLS,
     HOST_CALL_GRACE,
     MAX_BATCH,
     MAX_KEY_CHARS,
@@ -298,6 +301,8 @@ class HostCalls:
     def wasi(self, name: str, function: str) -> Callable[..., Any]:
         """The implementation of a WASI function that our small WASI has."""
         self._wasi_calls += 1
+        if self._wasi_calls > FREE_CALLS and not self._wasi_calls % BREATH_EVERY:
+            self._breathe()
         if self._wasi_calls > WASI_CALLS:
             raise self._too_many(WASI_CALLS, self._wasi_calls, "Call clocks, random and print less often.")
         if self._wasi is None:
@@ -317,8 +322,15 @@ class HostCalls:
         self._record(name, arguments, recorded)
         return answer
 
+    def _breathe(self) -> None:
+        """Let others have the interpreter: a flood of host calls would hold it for milliseconds at a time."""
+        if not self.in_place:
+            time.sleep(BREATH_SECONDS)
+
     def _count(self) -> None:
         self.host_calls += 1
+        if self.host_calls > FREE_CALLS and not self.host_calls % BREATH_EVERY:
+            self._breathe()
         if self.cancelled:
             raise self._given_up()
         if self.host_calls > self.limits.host_calls + HOST_CALL_GRACE:

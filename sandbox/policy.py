@@ -25,6 +25,8 @@ MAX_LOG_CHARS = 4_096
 MAX_LISTED_KEYS = 1_000
 HOST_CALL_GRACE = 1_000
 """Host calls beyond the limit that are still answered ``limit`` before the call is ended."""
+FREE_CALLS, BREATH_EVERY, BREATH_SECONDS = 64, 8, 0.0003
+"""After so many host calls in one call, each eighth waits a moment: floods cost their own time, not the loop's."""
 WASI_CALLS = 100_000
 """Calls of clocks, random and standard output in one call, after which it is ended."""
 
