@@ -2,8 +2,8 @@
 
 Runaway: how long past its deadline an endless loop lives, the worst of a round. Noisy: the 99th percentile
 of tenant B's dispatches while somebody runs the whole hostile corpus (tests/hostile), one guest after another
-without pause, each under its breaker as on a platform, against B alone. Leak: resident memory after 200,000 fresh calls and
-20,000 traps, against after 1,000.
+without pause, each under its breaker as on a platform, against B alone. Leak: resident memory after 200,000
+fresh calls and 20,000 traps, against after 1,000.
 """
 
 from __future__ import annotations
