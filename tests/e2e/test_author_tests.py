@@ -83,7 +83,7 @@ def tell(draft: UserDraft) -> UserDraft:
         "iso": datetime.now(UTC).isoformat(),
         "seconds": int(time.time()),
         "drawn": [random.randrange(1000) for _ in range(3)],
-        "asked": [clock.now().isoformat(), clock.monotonic(), chance.hex(4), chance.number()],
+        "asked": [clock.now().isoformat(), clock.monotonic(), chance.hex(4), str(chance.number())],
         "count": count,
         "seen": seen,
     }
@@ -145,7 +145,7 @@ async def test_what_the_guest_asks_for_by_its_capabilities_is_the_same_on_either
     guest.random.seed(7)
     guest.clock.advance(2)
     drawn = Random("7, asked")
-    expected = [drawn.randbytes(4).hex(), int.from_bytes(drawn.randbytes(8), "little")]
+    expected = [drawn.randbytes(4).hex(), str(int.from_bytes(drawn.randbytes(8), "little"))]
     assert (await told(guest))["asked"] == ["2031-05-06T07:08:11+00:00", 3_000_000_000, *expected]
 
 
