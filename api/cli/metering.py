@@ -20,6 +20,12 @@ PeriodOption = Annotated[Literal["day", "month"], typer.Option(help="What the bu
 PAGE = 200
 
 
+AMOUNTS = ("calls", "failed", "refused", "wall", "cpu", "MiB·s", "host calls", "HTTP", "KV", "AI tokens")
+ROOMY = 120
+"""Columns of a terminal on which every amount has its place."""
+_NONE = ("0", "0 B", "0.000")
+
+
 def register(tree: CommandTree) -> None:
     """Add ``usage``, ``plugin advise`` and the groups ``budget``, ``recordings`` and ``plugins``."""
     _usage(tree)
@@ -46,18 +52,29 @@ def _usage(tree: CommandTree) -> None:
             found = _pages(platform, "/api/v1/usage", params, tenant)
 
         def text() -> None:
-            columns = ("calls", "failed", "refused", "wall", "cpu", "MiB·s", "host calls", "HTTP", "KV", "AI tokens")
-            first = [] if by == "total" else [by]
-            table = Table(*first, "tenant", "plugin", "version", "hook", box=None)
-            for name in columns:
-                table.add_column(name, justify="right")
-            for u in found:
-                row = [] if by == "total" else [u["period"]]
-                row += [u["tenant"], u["plugin"], u["version"], u["hook"]]
-                row += [f"{u[k]:,}" for k in ("calls", "failures", "refused")]
-                row += [_time(u["wall_us"]), _time(u["cpu_us"]), f"{u['memory_mib_seconds']:,.3f}"]
-                row += [f"{u['host_calls']:,}", _size(u["http_bytes"]), _size(u["kv_bytes"]), f"{u['ai_tokens']:,}"]
-                table.add_row(*row)
+            names = (by, "tenant", "plugin", "version", "hook", *AMOUNTS)
+            rows = [
+                (
+                    *(u["period"], u["tenant"], u["plugin"], u["version"], u["hook"]),
+                    *(f"{u[k]:,}" for k in ("calls", "failures", "refused")),
+                    *(_time(u["wall_us"]), _time(u["cpu_us"]), f"{u['memory_mib_seconds']:,.3f}"),
+                    *(f"{u['host_calls']:,}", _size(u["http_bytes"]), _size(u["kv_bytes"]), f"{u['ai_tokens']:,}"),
+                )
+                for u in found
+            ]
+            # What nobody used needs no column where there is little room.
+            shown = [
+                index
+                for index, name in enumerate(names)
+                if name != "total"
+                and (out.width >= ROOMY or name not in AMOUNTS[1:] or any(row[index] not in _NONE for row in rows))
+            ]
+            table = Table(box=None, padding=(0, 1, 0, 0))
+            for index in shown:
+                right = names[index] in AMOUNTS
+                table.add_column(names[index], justify="right" if right else "left", overflow="fold", no_wrap=right)
+            for row in rows:
+                table.add_row(*(row[index] for index in shown))
             out.print(table if found else "Nothing was used.")
 
         show(found, json, text)
