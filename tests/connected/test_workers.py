@@ -62,7 +62,10 @@ def test_workers_share_a_port_and_a_dead_one_is_started_again(
             # A connection that the dead one had accepted is lost with it; a new one is answered.
             seen.add(httpx.get(f"{served.url}/readyz", timeout=10).json()["instance"])
         with served.client("acme", token) as acme:
-            assert acme.get("/api/v1/tenants/acme/overview").json()["users"] == 61
+            # What the dead worker had in hand is handled by another in its time.
+            while acme.get("/api/v1/tenants/acme/overview").json()["users"] != 61:
+                assert time.monotonic() < deadline + 60, "an event was lost with the worker"
+                time.sleep(0.1)
     assert not _alive(first)
 
 
