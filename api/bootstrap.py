@@ -25,6 +25,7 @@ from kernel.adapters.local_blobs import open_blobs
 from kernel.adapters.local_keys import open_keys
 from kernel.adapters.otlp import open_otlp
 from kernel.adapters.sql import SqlDatabase, open_database
+from kernel.background import Background
 from kernel.blocking import LoopWatch
 from kernel.breakers import Breakers
 from kernel.consumers import ConsumerRunner, DeadLetters
@@ -147,8 +148,10 @@ class Platform:
                 self.loop_watch.start()
                 stack.push_async_callback(self.loop_watch.close)
             if self.registry is not None:
-                fresh = asyncio.create_task(self.registry.keep_fresh(logger.warning), name="marketplace-keep-fresh")
-                stack.push_async_callback(_cancel, fresh)
+                registry = self.registry
+                fresh = Background(lambda: registry.keep_fresh(logger.warning), "marketplace-keep-fresh")
+                fresh.start()
+                stack.push_async_callback(fresh.stop)
             self._stack = stack.pop_all()
         self.ready = True
         for held in self.held_back:
@@ -205,11 +208,6 @@ class Platform:
         # Each plugin has its turn, above all when stopping: then the first failure is told.
         if failures:
             raise failures[0]
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def bootstrap(settings: Settings) -> Platform:

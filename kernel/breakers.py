@@ -7,12 +7,12 @@ up only when its state changes. Storing happens in a task of its own.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kernel.background import Background
 from kernel.errors import KeelstoneError
 from kernel.ports import BreakerRecord, BreakerStore
 from kernel.resilience import Backoff, Breaker
@@ -53,7 +53,7 @@ class Breakers:
         self._unsaved: set[BreakerKey] = set()
         self._observers: list[BreakerObserver] = []
         self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._run, "keep-breakers")
 
     def get(self, key: tuple[str, str, str, str]) -> Breaker | None:
         """The breaker, or None if nothing has failed yet."""
@@ -105,15 +105,11 @@ class Breakers:
             breaker = self.of(key)
             breaker.resume(record.wait, rest_left, record.failures, record.openings, record.error)
         self._news.set()
-        self._task = asyncio.create_task(self._run(), name="keep-breakers")
+        self._background.start()
 
     async def stop(self) -> None:
         """Stop, and save what is not saved yet."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.stop()
         try:
             await self.save()
         except KeelstoneError:

@@ -6,6 +6,7 @@ written in other languages have ``plugin_sdk/wit/keelstone.wit`` and ``plugin_sd
 """
 
 from kernel.activation import Activations
+from kernel.background import Background
 from kernel.consumers import EventHandler
 from kernel.context import (
     ANONYMOUS,
@@ -88,6 +89,7 @@ __all__ = [
     "ActivationState",
     "Activations",
     "BackendUnavailable",
+    "Background",
     "BudgetSpent",
     "ConcurrencyConflict",
     "Conflict",

@@ -70,15 +70,15 @@ def test_manifests_name_hooks_that_there_are() -> None:
 
 SURFACE = """
 ALL_TENANTS ANONYMOUS AccessDecision AccessRequest ActivationRecord ActivationSource ActivationState Activations
-BackendUnavailable BudgetSpent CONTRACT_GENERATIONS ConcurrencyConflict Conflict ConsentRequired Context Dispatcher
-Event EventHandler EventType EventView Forbidden GraphQL GuestFailure GuestRelease Guests HOOK_CONTRACT_VERSION
-HealthCheck InstallDecision InstallRequest JsonObject KeelstoneError LifecycleError NewEvent NotFound OPERATOR_ROLE
-Outcome PLATFORM_TENANT Permission PluginContext PluginManifest PluginQuarantined Principal Projection ROLES RUNNING
-Reject Rejected ReleaseState Requirement ResolutionConflict Routes ServiceMethod ServiceMissing Services Settings
-TenantDraft TenantMismatch Text TokenExpired Unauthenticated UpgradeRecord UserDraft ValidationFailed breaking_changes
-check_plain current_context hookimpl in_share load_manifest manifest_from_dict new_id next_activation_state
-next_release_state parse_manifest parse_range parse_version permissions_of require resolve roles_table system_context
-use_context
+BackendUnavailable Background BudgetSpent CONTRACT_GENERATIONS ConcurrencyConflict Conflict ConsentRequired Context
+Dispatcher Event EventHandler EventType EventView Forbidden GraphQL GuestFailure GuestRelease Guests
+HOOK_CONTRACT_VERSION HealthCheck InstallDecision InstallRequest JsonObject KeelstoneError LifecycleError NewEvent
+NotFound OPERATOR_ROLE Outcome PLATFORM_TENANT Permission PluginContext PluginManifest PluginQuarantined Principal
+Projection ROLES RUNNING Reject Rejected ReleaseState Requirement ResolutionConflict Routes ServiceMethod
+ServiceMissing Services Settings TenantDraft TenantMismatch Text TokenExpired Unauthenticated UpgradeRecord UserDraft
+ValidationFailed breaking_changes check_plain current_context hookimpl in_share load_manifest manifest_from_dict
+new_id next_activation_state next_release_state parse_manifest parse_range parse_version permissions_of require
+resolve roles_table system_context use_context
 """
 
 

@@ -21,6 +21,7 @@ from plugin_sdk import (
     ALL_TENANTS,
     PLATFORM_TENANT,
     ActivationState,
+    Background,
     Context,
     KeelstoneError,
     NewEvent,
@@ -86,7 +87,7 @@ class HealthKeeper:
         self._waiting: deque[BreakerRecord] = deque()
         self._news = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._run, "plugin-health")
         breakers.watch(self._note)
         control.listen("plugin.reset", self._heard_of_reset)
 
@@ -102,15 +103,11 @@ class HealthKeeper:
 
     def start(self) -> None:
         """Follow the breakers from now on."""
-        self._task = asyncio.create_task(self._run(), name="plugin-health")
+        self._background.start()
 
     async def stop(self) -> None:
         """Stop, and carry out what has been noted."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.stop()
         with contextlib.suppress(KeelstoneError):
             await self.settle()
 

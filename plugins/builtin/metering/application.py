@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from plugin_sdk import (
     ALL_TENANTS,
     BackendUnavailable,
+    Background,
     Context,
     KeelstoneError,
     NewEvent,
@@ -111,7 +112,7 @@ class Metering:
         self._pruned = 0.0
         self._flushing = asyncio.Lock()
         self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._run, "metering")
         self.ledger = UsageLedger(self.meters)
 
     # ------------------------------------------------------------------ the request path
@@ -133,15 +134,11 @@ class Metering:
     async def start(self) -> None:
         """Read the budgets and flush from now on."""
         await self.reread_budgets()
-        self._task = asyncio.create_task(self._run(), name="metering")
+        self._background.start()
 
     async def stop(self) -> None:
         """Stop and store what is left."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.stop()
         await self.flush()
 
     def budgets_changed(self, tenant: str, data: Mapping[str, Any]) -> None:

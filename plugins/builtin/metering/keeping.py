@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from plugin_sdk import ALL_TENANTS, Context, KeelstoneError, NewEvent, NotFound, new_id, system_context
+from plugin_sdk import ALL_TENANTS, Background, Context, KeelstoneError, NewEvent, NotFound, new_id, system_context
 from plugin_sdk.recordings import RecordedExchange, Recording, personal_fields, record
 from plugin_sdk.services import Database, GuestCall, GuestResult, KeyProvider, Transaction
 from plugins.builtin.metering.application import utc_now
@@ -113,7 +113,7 @@ class Recordings:
         self._waiting: deque[tuple[GuestCall, KeelstoneError, datetime]] = deque()
         self._news = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._run, "keep-recordings")
         self.dropped = 0
 
     # ------------------------------------------------------------------ the request path
@@ -143,15 +143,11 @@ class Recordings:
 
     def start(self) -> None:
         """Store what was noted from now on."""
-        self._task = asyncio.create_task(self._run(), name="keep-recordings")
+        self._background.start()
 
     async def stop(self) -> None:
         """Stop and store what is left."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.stop()
         with contextlib.suppress(KeelstoneError):
             await self.flush()
 

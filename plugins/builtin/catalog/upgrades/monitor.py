@@ -14,6 +14,7 @@ from typing import Any
 from plugin_sdk import (
     ALL_TENANTS,
     PLATFORM_TENANT,
+    Background,
     Conflict,
     KeelstoneError,
     LifecycleError,
@@ -61,7 +62,7 @@ class Monitor:
         self._figures: dict[Key, Arm | Report] = {}
         self._unsaved: set[Key] = set()
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._run, "upgrades-monitor")
         self._next_round = 0.0
         self._opened: dict[str, BreakerRecord] = {}
         upgrades.changed = self._changed
@@ -111,14 +112,11 @@ class Monitor:
 
     def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._run(), name="upgrades-monitor")
+        self._background.start()
 
     async def stop(self) -> None:
         """Stop, and store what was measured."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop()
         await self.flush()
 
     async def _run(self) -> None:
