@@ -171,71 +171,15 @@ class FastLane:
         fuel = host.limits.fuel
         self._c.set_fuel(context, _u64(MOST_FUEL if fuel is None else fuel))
 
-    def fresh(self, hook: str, payload: str, host: HostCalls, seconds: float) -> Outcome:
-        """See :meth:`sandbox.lanes.Lane.fresh`. Written out in one piece: every call here costs a tenth."""
+    def _begin(self, host: HostCalls, handles: _Handles, seconds: float, now: float) -> tuple[Any, Any]:
+        """Store and context of a new instance, which ``handles`` then name."""
         c = self._c
         began = perf_counter_ns()
-        now = monotonic()
-        host.deadline = now + seconds
-        here = self._current.here
-        buffers = here.buffers or self._buffers_for(here)
-        arguments, result, payload_size, payload_data, kind, is_ok, value = buffers.fields
-        handles = buffers.handles
         store = c.store_new(self._engine_pointer, None, None)
-        here.call = host
-        memory = 0
         try:
             context = c.store_context(store)
             c.store_limiter(store, *self._bounds_of(host))
             c.set_deadline(context, _u64(self._ticks(seconds, now)))
-            if self._fuel:
-                self._refuel(context, host)
-            error = c.instantiate(self._linker, context, self._component, handles.instance)
-            if error:
-                raise explain(_message(error), host, began, 0)
-            c.get_function(handles.instance, context, self._export, handles.function)
-            # The arguments' bytes stay ours, alive until the end: wasmtime copies them into the guest.
-            if buffers.hook != hook:
-                buffers.name(hook)
-            text = payload.encode()
-            payload_size.value, payload_data.value = len(text), text
-            error = c.call(handles.function, context, arguments, _TWO, result, _ONE)
-            for owner, handle in handles.memories:
-                owner.value = handles.store_id.value
-                memory += c.memory_size(context, handle)
-            if error:
-                raise explain(_message(error), host, began, memory)
-            try:
-                if kind.value != RESULT_KIND:
-                    raise no_result(host)
-                answer = _text_at(value.value + VALUE_OF)
-                size = answer.size
-                if not is_ok.value:
-                    raise own_failure(host, _string_at(answer.data, min(size, MAX_MESSAGE)) if size else b"")
-                if size > host.limits.output:
-                    raise too_large(host, size)
-                output = _decode(_Pointer(answer.data), _size(size), None) if size else ""
-            finally:
-                c.value_delete(result)
-                kind.value = 0
-        finally:
-            here.call = None
-            c.store_delete(store)
-        return Outcome(output, (perf_counter_ns() - began) // 1_000, memory)
-
-    def open(self, host: HostCalls, seconds: float) -> _FastInstance:
-        """See :meth:`sandbox.lanes.Lane.open`."""
-        c = self._c
-        began = perf_counter_ns()
-        host.deadline = monotonic() + seconds
-        handles = _Handles(self._prepared.memories)
-        here = self._current.here
-        store = c.store_new(self._engine_pointer, None, None)
-        try:
-            here.call = host
-            context = c.store_context(store)
-            c.store_limiter(store, *self._bounds_of(host))
-            c.set_deadline(context, _u64(self._ticks(seconds)))
             if self._fuel:
                 self._refuel(context, host)
             error = c.instantiate(self._linker, context, self._component, handles.instance)
@@ -247,9 +191,68 @@ class FastLane:
         except BaseException:
             c.store_delete(store)
             raise
+        return store, context
+
+    def _ask(
+        self, context: Any, handles: _Handles, here: Here, hook: str, payload: str, host: HostCalls, began: int
+    ) -> tuple[str, int]:
+        """The guest's answer, and the bytes of its memories afterwards."""
+        c = self._c
+        buffers = here.buffers or self._buffers_for(here)
+        arguments, result, payload_size, payload_data, kind, is_ok, value = buffers.fields
+        # The arguments' bytes stay ours, alive until the end: wasmtime copies them into the guest.
+        if buffers.hook != hook:
+            buffers.name(hook)
+        text = payload.encode()
+        payload_size.value, payload_data.value = len(text), text
+        error = c.call(handles.function, context, arguments, _TWO, result, _ONE)
+        memory = 0
+        for _, handle in handles.memories:
+            memory += c.memory_size(context, handle)
+        if error:
+            raise explain(_message(error), host, began, memory)
+        try:
+            if kind.value != RESULT_KIND:
+                raise no_result(host)
+            answer = _text_at(value.value + VALUE_OF)
+            size = answer.size
+            if not is_ok.value:
+                raise own_failure(host, _string_at(answer.data, min(size, MAX_MESSAGE)) if size else b"")
+            if size > host.limits.output:
+                raise too_large(host, size)
+            return _decode(_Pointer(answer.data), _size(size), None) if size else "", memory
+        finally:
+            c.value_delete(result)
+            kind.value = 0
+
+    def fresh(self, hook: str, payload: str, host: HostCalls, seconds: float) -> Outcome:
+        """See :meth:`sandbox.lanes.Lane.fresh`."""
+        began, now = perf_counter_ns(), monotonic()
+        host.deadline = now + seconds
+        here = self._current.here
+        handles = (here.buffers or self._buffers_for(here)).handles
+        here.call = host
+        try:
+            store, context = self._begin(host, handles, seconds, now)
+            try:
+                output, memory = self._ask(context, handles, here, hook, payload, host, began)
+            finally:
+                self._c.store_delete(store)
         finally:
             here.call = None
-        return _FastInstance(self, store, context, handles)
+        return Outcome(output, (perf_counter_ns() - began) // 1_000, memory)
+
+    def open(self, host: HostCalls, seconds: float) -> _FastInstance:
+        """See :meth:`sandbox.lanes.Lane.open`."""
+        now = monotonic()
+        host.deadline = now + seconds
+        handles = _Handles(self._prepared.memories)
+        here = self._current.here
+        here.call = host
+        try:
+            return _FastInstance(self, *self._begin(host, handles, seconds, now), handles)
+        finally:
+            here.call = None
 
 
 class _FastInstance:
@@ -262,42 +265,16 @@ class _FastInstance:
 
     def call(self, hook: str, payload: str, host: HostCalls, seconds: float) -> Outcome:
         """See :meth:`sandbox.lanes.LiveInstance.call`."""
-        lane, context, handles = self._lane, self._context, self._handles
-        c = lane._c
-        began = perf_counter_ns()
-        now = monotonic()
+        lane, context = self._lane, self._context
+        began, now = perf_counter_ns(), monotonic()
         host.deadline = now + seconds
         here = lane._current.here
-        buffers = here.buffers or lane._buffers_for(here)
-        arguments, result, payload_size, payload_data, kind, is_ok, value = buffers.fields
         here.call = host
-        memory = 0
         try:
-            c.set_deadline(context, _u64(lane._ticks(seconds, now)))
+            lane._c.set_deadline(context, _u64(lane._ticks(seconds, now)))
             if lane._fuel:
                 lane._refuel(context, host)
-            if buffers.hook != hook:
-                buffers.name(hook)
-            text = payload.encode()
-            payload_size.value, payload_data.value = len(text), text
-            error = c.call(handles.function, context, arguments, _TWO, result, _ONE)
-            for _, handle in handles.memories:
-                memory += c.memory_size(context, handle)
-            if error:
-                raise explain(_message(error), host, began, memory)
-            try:
-                if kind.value != RESULT_KIND:
-                    raise no_result(host)
-                answer = _text_at(value.value + VALUE_OF)
-                size = answer.size
-                if not is_ok.value:
-                    raise own_failure(host, _string_at(answer.data, min(size, MAX_MESSAGE)) if size else b"")
-                if size > host.limits.output:
-                    raise too_large(host, size)
-                output = _decode(_Pointer(answer.data), _size(size), None) if size else ""
-            finally:
-                c.value_delete(result)
-                kind.value = 0
+            output, memory = lane._ask(context, self._handles, here, hook, payload, host, began)
         finally:
             here.call = None
         return Outcome(output, (perf_counter_ns() - began) // 1_000, memory)
