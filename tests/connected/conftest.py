@@ -9,6 +9,7 @@ import pytest
 
 from tests.contract.suites.fixtures import database, open_database
 from tests.services import Server, Unavailable, kafka_server, postgres_server, redis_server
+from tests.support.absent import absent
 
 __all__ = ["database", "database_url", "open_database"]
 
@@ -19,7 +20,7 @@ def postgres() -> Iterator[Server]:
         with postgres_server() as server:
             yield server
     except Unavailable as error:
-        pytest.skip(f"no PostgreSQL: {error}")
+        absent(f"no PostgreSQL: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,7 @@ def redis() -> Iterator[Server]:
         with redis_server() as server:
             yield server
     except Unavailable as error:
-        pytest.skip(f"no Redis: {error}")
+        absent(f"no Redis: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +39,7 @@ def kafka() -> Iterator[Server]:
             print(f"\nKafka: {server.what}")
             yield server
     except Unavailable as error:
-        pytest.skip(f"no Kafka: {error}")
+        absent(f"no Kafka: {error}")
 
 
 @pytest.fixture

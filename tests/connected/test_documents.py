@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import pytest
 
 from tests.services import Server
 from tests.services.base import free_port
+from tests.support.absent import needs_curl
 from tests.support.documents import ROOT, Shell
 
 pytestmark = [
     pytest.mark.connected,
-    pytest.mark.skipif(shutil.which("curl") is None, reason="the documents' commands need curl"),
+    needs_curl,
 ]
 
 

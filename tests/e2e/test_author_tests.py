@@ -17,7 +17,8 @@ from kernel.errors import KeelstoneError
 from plugin_sdk.testing import Chaos, FakeWeb, Guest
 from plugin_sdk.testing.chaos import ChaosMisspelt
 from plugin_sdk.testing.guest import GuestHost
-from plugin_sdk.toolchain import Toolchains, ToolchainUnavailable, build_plugin
+from plugin_sdk.toolchain import Toolchains, build_plugin
+from tests.support.absent import toolchains_at_hand
 
 EXAMPLES = Path(plugin_sdk.__file__).parent / "examples"
 ANN = {"user": "u1", "email": "ann@example.com", "name": "Ann"}
@@ -105,10 +106,8 @@ def teller(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def guest(teller: Path, request: pytest.FixtureRequest) -> AsyncIterator[Guest]:
     host: GuestHost = request.param
     if host == "sandbox":
-        try:
+        with toolchains_at_hand():
             build_plugin(teller, Toolchains())
-        except ToolchainUnavailable as reason:
-            pytest.skip(str(reason))
     async with Guest(teller, host=host) as made:
         yield made
 

@@ -10,7 +10,8 @@ import pytest
 
 from plugin_sdk.scaffold import new_plugin
 from plugin_sdk.testing import Guest
-from plugin_sdk.toolchain import Toolchains, ToolchainUnavailable, build_plugin
+from plugin_sdk.toolchain import Toolchains, build_plugin
+from tests.support.absent import toolchains_at_hand
 from tests.support.documents import ROOT, Block, blocks
 
 PAGE = ROOT / "docs" / "how-to" / "call-the-host.md"
@@ -93,10 +94,8 @@ def test_the_samples_in_assemblyscript_compile(tmp_path: Path) -> None:
     entry = f"export function event_received(event: EventView): ObserveReply {{\n{calls}\n"
     entry += "  return ObserveReply.done();\n}\n"
     plugin = make(tmp_path, "assemblyscript", IMPORTS["assemblyscript"] + "\n".join(functions) + entry)
-    try:
+    with toolchains_at_hand():
         built = build_plugin(plugin, Toolchains())
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     assert built.unused == ()
 
 

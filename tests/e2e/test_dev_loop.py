@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from plugin_sdk.toolchain import Toolchains, ToolchainUnavailable
+from plugin_sdk.toolchain import Toolchains
 from tests.services.base import cache_folder
+from tests.support.absent import toolchains_at_hand
 from tests.support.documents import ROOT
 
 pytestmark = pytest.mark.toolchain
@@ -70,11 +71,9 @@ class Loop:
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[Loop]:
     tools = Toolchains(cache_folder() / "toolchains")
-    try:
+    with toolchains_at_hand():
         tools.assemblyscript()
         tools.wasm_tools()
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KEELSTONE_")}
     environment |= {"PYTHONPATH": str(ROOT), "KEELSTONE_TOOLCHAINS": str(tools.folder)}
     made = [sys.executable, "-m", "api.cli", "plugin", "new", "hello"]

@@ -15,6 +15,7 @@ import pytest
 
 import plugin_sdk
 from tests.services.base import free_port
+from tests.support.absent import needs_curl
 from tests.support.documents import ROOT, Shell
 from tests.support.served import Served, serve
 
@@ -22,7 +23,7 @@ ADDRESS = "127.0.0.1:8700"
 """The default address, which the documents name."""
 EXAMPLES = Path(plugin_sdk.__file__).parent / "examples"
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the documents' commands need curl")
+pytestmark = needs_curl
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from kernel.manifest import load_manifest
 from plugin_sdk.cli import register
 from plugin_sdk.terminal import EXIT_FAILED, EXIT_UNREACHABLE, CommandTree
 from plugin_sdk.testing.runner import run_tests
-from plugin_sdk.toolchain import Toolchains, ToolchainUnavailable, build_plugin, built_component
+from plugin_sdk.toolchain import Toolchains, build_plugin, built_component
+from tests.support.absent import toolchains_at_hand
 
 EXAMPLES = Path(plugin_sdk.__file__).parent / "examples"
 KEPT = ("chat-notifier", "email-guard")
@@ -25,21 +26,17 @@ KEPT = ("chat-notifier", "email-guard")
 @pytest.fixture(scope="session")
 def assemblyscript() -> Toolchains:
     tools = Toolchains()
-    try:
+    with toolchains_at_hand():
         tools.assemblyscript()
         tools.wasm_tools()
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     return tools
 
 
 @pytest.fixture(scope="session")
 def python() -> Toolchains:
     tools = Toolchains()
-    try:
+    with toolchains_at_hand():
         tools.componentize_py()
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     return tools
 
 

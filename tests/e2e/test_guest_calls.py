@@ -9,8 +9,9 @@ import pytest
 from kernel.errors import KeelstoneError, NotFound
 from plugin_sdk.scaffold import new_plugin
 from plugin_sdk.testing import Guest
-from plugin_sdk.toolchain import Toolchains, ToolchainUnavailable, build_plugin, component_imports
+from plugin_sdk.toolchain import Toolchains, build_plugin, component_imports
 from plugin_sdk.toolchain.errors import BuildFailed
+from tests.support.absent import toolchains_at_hand
 
 pytestmark = pytest.mark.toolchain
 
@@ -157,10 +158,8 @@ def make(folder: Path, language: str, *, kernel: str = "^1.1", more: str = MANIF
 
 
 def build(plugin: Path) -> Path:
-    try:
+    with toolchains_at_hand():
         return build_plugin(plugin, Toolchains()).path
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="module", params=[*SOURCES, "python in this process"])

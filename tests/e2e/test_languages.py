@@ -10,7 +10,8 @@ import pytest
 from kernel.manifest import load_manifest
 from plugin_sdk.scaffold import LANGUAGES, TEMPLATES, new_plugin
 from plugin_sdk.testing.runner import run_tests
-from plugin_sdk.toolchain import BuildFailed, Toolchains, ToolchainUnavailable, build_plugin, component_imports
+from plugin_sdk.toolchain import BuildFailed, Toolchains, build_plugin, component_imports
+from tests.support.absent import toolchains_at_hand
 from tests.support.documents import ROOT, Shell
 
 pytestmark = pytest.mark.toolchain
@@ -28,14 +29,15 @@ MISSPELT = {
 """In each scaffold, the place where the changed name is handed back, right and wrong."""
 
 
+ALL_BUT_PYTHON = [language for language in LANGUAGES if language != "python"]
+
+
 @pytest.fixture(scope="module", params=LANGUAGES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new plugin in one language, built."""
     folder = new_plugin(tmp_path_factory.mktemp("new"), "hello", request.param, "me")
-    try:
+    with toolchains_at_hand():
         build_plugin(folder, Toolchains())
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     return folder
 
 
@@ -72,10 +74,10 @@ def test_a_field_that_does_not_exist_fails_the_build_at_its_line(folder: Path) -
     assert not build_plugin(folder, Toolchains()).fresh
 
 
+# Python's is shown without compiling, which takes long: tests/unit/plugin_sdk/test_sdk_python_compiler.py.
+@pytest.mark.parametrize("folder", ALL_BUT_PYTHON, indirect=True)
 def test_a_hook_that_nothing_implements_fails_the_build_by_name(folder: Path) -> None:
-    source, language = source_of(folder)
-    if language == "python":
-        pytest.skip("shown without compiling, which takes long: tests/unit/plugin_sdk/test_sdk_python_compiler.py")
+    source, _ = source_of(folder)
     text = source.read_text()
     source.write_text(text.replace("user_creating", "user_making").replace("UserCreating", "UserMaking"))
     try:
@@ -87,9 +89,9 @@ def test_a_hook_that_nothing_implements_fails_the_build_by_name(folder: Path) ->
     assert re.search("user_?creating|user_making", told, re.IGNORECASE)
 
 
+# Python finds its host's functions when it calls them: they answer not-granted.
+@pytest.mark.parametrize("folder", ALL_BUT_PYTHON, indirect=True)
 def test_a_capability_that_the_manifest_does_not_ask_for_fails_the_build_by_name(folder: Path) -> None:
-    if source_of(folder)[1] == "python":
-        pytest.skip("Python finds its host's functions when it calls them: they answer not-granted")
     manifest = folder / "plugin.toml"
     text = manifest.read_text()
     without = re.sub(r"\[capabilities\.config\]\nwhy = .*\n", "", text)
@@ -116,10 +118,8 @@ def test_the_pages_commands_do_what_it_says(tmp_path: Path) -> None:
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m api.cli "$@"\n')
     program.chmod(0o755)
     tools = Toolchains()
-    try:
+    with toolchains_at_hand():
         tools.zig()
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     with Shell(tmp_path, {**environment, "KEELSTONE_TOOLCHAINS": str(tools.folder)}) as shell:
         assert len(shell.follow(PAGE)) == 1
@@ -130,10 +130,8 @@ def test_a_guest_for_the_first_generation_imports_that_one(tmp_path: Path) -> No
     folder = new_plugin(tmp_path, "older", "c", "me")
     manifest = folder / "plugin.toml"
     manifest.write_text(manifest.read_text().replace('kernel = "^1.0"', 'kernel = "~1.0.0"'))
-    try:
+    with toolchains_at_hand():
         built = build_plugin(folder, Toolchains())
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     names = component_imports(built.path.read_bytes())
     assert {name for name in names if name.startswith("keelstone:")} == {
         f"keelstone:plugin/{name}@1.0.0" for name in ("config", "log", "types")

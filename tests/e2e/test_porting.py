@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import plugin_sdk
-from plugin_sdk.toolchain import Toolchains, ToolchainUnavailable
+from plugin_sdk.toolchain import Toolchains
 from tests.services.base import cache_folder
+from tests.support.absent import toolchains_at_hand
 from tests.support.documents import ROOT, Shell, blocks
 
 PAGE = ROOT / "docs" / "how-to" / "port-an-extism-plugin.md"
@@ -25,10 +26,8 @@ def test_the_page_shows_the_port_as_it_is() -> None:
 @pytest.mark.toolchain
 def test_the_port_is_made_as_the_page_says(tmp_path: Path) -> None:
     tools = Toolchains(cache_folder() / "toolchains")
-    try:
+    with toolchains_at_hand():
         tools.rust()
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     program = tmp_path / "bin" / "keelstone"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m api.cli "$@"\n')

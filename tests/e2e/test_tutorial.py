@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +10,14 @@ from pathlib import Path
 import pytest
 
 import plugin_sdk
-from plugin_sdk.toolchain import Toolchains, ToolchainUnavailable
+from plugin_sdk.toolchain import Toolchains
+from tests.support.absent import needs_curl, toolchains_at_hand
 from tests.support.documents import ROOT, Shell, blocks
 from tests.support.served import serve
 
 pytestmark = [
     pytest.mark.toolchain,
-    pytest.mark.skipif(shutil.which("curl") is None, reason="the documents' commands need curl"),
+    needs_curl,
 ]
 TUTORIAL = ROOT / "docs" / "tutorials" / "your-first-plugin.md"
 SECRET = ROOT / "docs" / "how-to" / "send-a-secret.md"
@@ -41,10 +41,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 
 def test_the_tutorial_works_word_for_word(shell: Shell) -> None:
-    try:
+    with toolchains_at_hand():
         Toolchains().assemblyscript()
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     done = shell.follow(TUTORIAL)
     assert any('"name":"Ann Lee"' in output for output in done), "the plugin did not tidy the name"
 
@@ -56,16 +54,12 @@ def test_the_tutorial_shows_what_the_scaffold_makes() -> None:
 
 
 def test_a_python_guest_is_made_as_the_page_says(shell: Shell) -> None:
-    try:
+    with toolchains_at_hand():
         Toolchains().componentize_py()
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     assert len(shell.follow(PYTHON_GUEST)) == 1
 
 
 def test_a_secret_is_asked_for_and_entered_as_the_page_says(shell: Shell) -> None:
-    try:
+    with toolchains_at_hand():
         Toolchains().assemblyscript()
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     assert len(shell.follow(SECRET)) > 5

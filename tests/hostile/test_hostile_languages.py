@@ -13,9 +13,10 @@ from kernel.errors import GuestFailure
 from kernel.manifest import PluginManifest, load_manifest, manifest_from_dict
 from marketplace.index import manifest_document
 from plugin_sdk.scaffold import new_plugin
-from plugin_sdk.toolchain import Toolchains, ToolchainUnavailable, build_plugin
+from plugin_sdk.toolchain import Toolchains, build_plugin
 from tests.hostile.conftest import Opener
 from tests.hostile.door import Door
+from tests.support.absent import toolchains_at_hand
 
 pytestmark = pytest.mark.toolchain
 
@@ -50,10 +51,8 @@ def built(language: str, parent: Path) -> tuple[bytes, PluginManifest]:
     manifest = load_manifest(folder)
     assert manifest.build is not None
     shutil.copy(SOURCES[language], folder / manifest.build.source)
-    try:
+    with toolchains_at_hand():
         component = build_plugin(folder, Toolchains())
-    except ToolchainUnavailable as reason:
-        pytest.skip(str(reason))
     limits = {"time_ms": 20_000, "host_calls": 20, "memory_mb": 64 if language == "python" else 16}
     return component.path.read_bytes(), manifest_from_dict(manifest_document(manifest) | {"limits": limits})
 
