@@ -60,16 +60,8 @@ class DevelopmentMarketplace:
         """Take a package that nobody signed, under a version of its own. Raises read_package's errors."""
         package = read_package(archive)
         version = development_version(package.manifest.version, number)
-        offered = VerifiedPackage(
-            manifest=package.manifest.model_copy(update={"version": version}),
-            digest=package.digest,
-            component=package.component,
-            readme=package.readme,
-            changelog=package.changelog,
-            settings_schema=package.settings_schema,
-            icon=package.icon,
-            chain=(UNSIGNED,),
-        )
+        manifest = package.manifest.model_copy(update={"version": version})
+        offered = replace(package.vouched_for((UNSIGNED,)), manifest=manifest)
         kept = self._offered.setdefault(package.manifest.id, {})
         kept[version] = offered
         for old in list(kept)[:-_KEPT_RELEASES]:

@@ -27,14 +27,14 @@ from marketplace.errors import PackageTooLarge, RegistryDamaged, VerificationFai
 from marketplace.filelock import locked
 from marketplace.index import Index, entry_of, index_path, read_index
 from marketplace.namespaces import target_path
-from marketplace.package import DEFAULT_MAX_BYTES, Package, read_package
+from marketplace.package import DEFAULT_MAX_BYTES, read_package
 from marketplace.transport import Transport
 from plugin_sdk.services import MarketplaceEntry, VerifiedPackage
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
 
-    from marketplace.chain import ChainWalker, Walk
+    from marketplace.chain import ChainWalker
     from marketplace.fetcher import TransportFetcher
 
 _TAMPERED = "Somebody may be tampering with the connection or the marketplace. Install nothing; tell its operator."
@@ -137,7 +137,7 @@ class MarketplaceClient:
         data = self._download(plugin, release.digest, release.size)
         package = read_package(data, max_bytes=self._max_bytes)
         prove_release(key_set, release, package, None, walker.walk)
-        return _verified(package, walker.walk)
+        return package.vouched_for(walker.walk.links)
 
     def _verify(self, data: bytes, envelope: bytes | None, offline: bool) -> Verification:
         from marketplace.chain import prove_release
@@ -168,7 +168,7 @@ class MarketplaceClient:
                 f"The metadata here was valid until {until:%Y-%m-%d %H:%M} UTC: "
                 "what was published or withdrawn since then is not known."
             )
-        return Verification(_verified(package, walker.walk), tuple(notes))
+        return Verification(package.vouched_for(walker.walk.links), tuple(notes))
 
     def _sync(self, updater: Updater, plugin: str, publisher: str) -> None:
         """Bring the cache up to date with what the chain of one plugin needs."""
@@ -320,16 +320,3 @@ def _manifests(index: Index) -> list[PluginManifest]:
         except ManifestError:
             continue  # made for a newer kernel: not installable here, and no reason to hide the others
     return found
-
-
-def _verified(package: Package, walk: Walk) -> VerifiedPackage:
-    return VerifiedPackage(
-        manifest=package.manifest,
-        digest=package.digest,
-        component=package.component,
-        readme=package.readme,
-        changelog=package.changelog,
-        settings_schema=package.settings_schema,
-        icon=package.icon,
-        chain=tuple(walk.links),
-    )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from marketplace.archive import is_inner_path, read_archive, write_archive
 from marketplace.errors import PackageContentInvalid, PackageMembersInvalid, PackageTooLarge
 from marketplace.icon import check_png, check_svg
 from marketplace.references import problem_with_references
+from plugin_sdk.services import VerifiedPackage
 
 SUFFIX = ".keelstone"
 SCHEMA_DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -69,6 +70,19 @@ class Package:
     def component_digest(self) -> str:
         """SHA-256 of the component, in hex."""
         return hashlib.sha256(self.component).hexdigest()
+
+    def vouched_for(self, chain: Sequence[str]) -> VerifiedPackage:
+        """The package as an installer takes it, with the links of ``chain`` that vouch for it."""
+        return VerifiedPackage(
+            manifest=self.manifest,
+            digest=self.digest,
+            component=self.component,
+            readme=self.readme,
+            changelog=self.changelog,
+            settings_schema=self.settings_schema,
+            icon=self.icon,
+            chain=tuple(chain),
+        )
 
 
 def package_file_name(manifest: PluginManifest) -> str:

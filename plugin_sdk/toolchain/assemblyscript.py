@@ -14,7 +14,7 @@ from pathlib import Path
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest
 from plugin_sdk.toolchain.component import make_component
-from plugin_sdk.toolchain.errors import BuildFailed
+from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Toolchains
 from plugin_sdk.toolchain.world import SOURCE_MAP, VERSION, generation, without_custom
 
@@ -95,16 +95,9 @@ def _entry(manifest: PluginManifest, depth: int) -> str:
 def _compiler_error(output: str, manifest: PluginManifest, entry: str) -> BuildFailed:
     assert manifest.build is not None
     place = _REPORT.search(output)
-    fix = None
-    if place and place.group(1).endswith(entry):
-        fix = (
-            f"Export one function for each hook under [hooks] from {manifest.build.source}, "
-            f"with the hook's name: {', '.join(sorted(manifest.hooks))}."
-        )
-    return BuildFailed(
-        "AssemblyScript does not compile.",
-        plugin=manifest.id,
-        file=f"{place.group(1)}:{place.group(2)}" if place else manifest.build.source,
-        found="\n" + output.strip()[:4000],
-        fix=fix,
+    fix = (
+        f"Export one function for each hook under [hooks] from {manifest.build.source}, "
+        f"with the hook's name: {', '.join(sorted(manifest.hooks))}."
     )
+    missing = place and place.group(1).endswith(entry)
+    return compiler_said("AssemblyScript does not compile.", output, place, manifest, fix if missing else None)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kernel.manifest import PluginManifest
 from plugin_sdk.toolchain.component import lay_library, make_component
-from plugin_sdk.toolchain.errors import BuildFailed
+from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Toolchains
 from plugin_sdk.toolchain.payloads import hooks_named, payload_types
 from plugin_sdk.toolchain.typed import c as typed
@@ -70,15 +70,7 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
 
 
 def _compiler_error(output: str, manifest: PluginManifest) -> BuildFailed:
-    assert manifest.build is not None
-    place = _ERROR.search(output)
     missing = sorted(set(_UNDEFINED.findall(output)) & set(manifest.hooks))
-    return BuildFailed(
-        "C does not compile." if not missing else f"No function implements {', '.join(missing)}.",
-        plugin=manifest.id,
-        file=f"{place.group(1)}:{place.group(2)}" if place else manifest.build.source,
-        found="\n" + output.strip()[:4000],
-        fix="Write one function for each hook under [hooks], as build/keelstone/keelstone_hooks.h declares it."
-        if missing
-        else None,
-    )
+    detail = "C does not compile." if not missing else f"No function implements {', '.join(missing)}."
+    fix = "Write one function for each hook under [hooks], as build/keelstone/keelstone_hooks.h declares it."
+    return compiler_said(detail, output, _ERROR.search(output), manifest, fix if missing else None)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kernel.manifest import PluginManifest
 from plugin_sdk.toolchain.component import lay_library, make_component
-from plugin_sdk.toolchain.errors import BuildFailed
+from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Toolchains
 from plugin_sdk.toolchain.payloads import hooks_named, payload_types
 from plugin_sdk.toolchain.typed import go as typed
@@ -61,17 +61,10 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
 
 
 def _compiler_error(output: str, up: str, manifest: PluginManifest) -> BuildFailed:
-    assert manifest.build is not None
     output = output.replace(up, "")
-    place = _ERROR.search(output)
     missing = _MISSING.search(output)
-    return BuildFailed(
-        f"No function implements {missing.group(1)}." if missing else "Go does not compile.",
-        plugin=manifest.id,
-        file=f"{place.group(1)}:{place.group(2)}" if place and not missing else manifest.build.source,
-        found="\n" + output.strip()[:4000],
-        fix="Export one function for each hook under [hooks], with the hook's name in Go's spelling: "
-        + ", ".join(typed.exported(hook) for hook in sorted(manifest.hooks))
-        if missing
-        else None,
-    )
+    detail = f"No function implements {missing.group(1)}." if missing else "Go does not compile."
+    spelt = ", ".join(typed.exported(hook) for hook in sorted(manifest.hooks))
+    fix = f"Export one function for each hook under [hooks], with the hook's name in Go's spelling: {spelt}"
+    place = None if missing else _ERROR.search(output)
+    return compiler_said(detail, output, place, manifest, fix if missing else None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kernel.manifest import PluginManifest
 from plugin_sdk.toolchain.component import ADAPTER, lay_library, refuse_import
-from plugin_sdk.toolchain.errors import BuildFailed
+from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Toolchains
 from plugin_sdk.toolchain.flatten import without_module_loader
 from plugin_sdk.toolchain.payloads import guest_hooks, hooks_named, payload_types
@@ -93,15 +93,9 @@ def _add_random(wit: Path) -> None:
 
 def _compiler_error(output: str, manifest: PluginManifest, entry: str) -> BuildFailed:
     assert manifest.build is not None
-    places = [match for match in _ERROR.finditer(output) if match.group(1) != entry]
-    first = places[0] if places else None
-    return BuildFailed(
-        "The types do not fit.",
-        plugin=manifest.id,
-        file=f"{first.group(1)}:{first.group(2)}" if first else manifest.build.source,
-        found="\n" + output.strip()[:4000],
-        fix=None
-        if first
-        else f"Export one function for each hook under [hooks] from {manifest.build.source}, with the hook's name "
-        "and the types that Hooks in build/keelstone/payloads.ts declares.",
+    place = next((match for match in _ERROR.finditer(output) if match.group(1) != entry), None)
+    fix = (
+        f"Export one function for each hook under [hooks] from {manifest.build.source}, with the hook's name "
+        "and the types that Hooks in build/keelstone/payloads.ts declares."
     )
+    return compiler_said("The types do not fit.", output, place, manifest, None if place else fix)

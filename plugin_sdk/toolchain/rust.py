@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kernel.manifest import PluginManifest
 from plugin_sdk.toolchain.component import lay_library, make_component
-from plugin_sdk.toolchain.errors import BuildFailed
+from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Tool, Toolchains
 from plugin_sdk.toolchain.payloads import hooks_named, payload_types
 from plugin_sdk.toolchain.typed import rust as typed
@@ -74,13 +74,8 @@ def _version(rustc: Tool, folder: Path) -> str:
 
 
 def _compiler_error(done: subprocess.CompletedProcess[str], manifest: PluginManifest) -> BuildFailed:
-    assert manifest.build is not None
-    place = _ERROR.search(done.stderr)
     missing = _MISSING.search(done.stderr)
-    return BuildFailed(
-        f"No function implements {missing.group(1)}." if missing else "Rust does not compile.",
-        plugin=manifest.id,
-        file=f"{place.group(1)}:{place.group(2)}" if place and not missing else manifest.build.source,
-        found="\n" + done.stderr.strip()[:4000],
-        fix="Write one `pub fn` for each hook under [hooks], with the hook's name." if missing else None,
-    )
+    detail = f"No function implements {missing.group(1)}." if missing else "Rust does not compile."
+    fix = "Write one `pub fn` for each hook under [hooks], with the hook's name."
+    place = None if missing else _ERROR.search(done.stderr)
+    return compiler_said(detail, done.stderr, place, manifest, fix if missing else None)

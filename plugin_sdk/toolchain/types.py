@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from kernel.manifest import PluginManifest
-from plugin_sdk.toolchain.errors import BuildFailed
+from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Toolchains
 
 _NOTHING_ELSE = "A guest has the standard library, keelstone_guest and the files beside its source, nothing else."
@@ -40,16 +40,8 @@ def check_types(folder: Path, source: Path, library: Path, manifest: PluginManif
     )
     if done.returncode:
         output = done.stdout or done.stderr
-        place_found = _ERROR.search(output)
-        raise BuildFailed(
-            "The types do not fit.",
-            plugin=manifest.id,
-            file=f"{place_found.group(1)}:{place_found.group(2)}"
-            if place_found
-            else source.relative_to(folder).as_posix(),
-            found="\n" + output.strip()[:4000],
-            fix=_NOTHING_ELSE if "[import-not-found]" in output else None,
-        )
+        fix = _NOTHING_ELSE if "[import-not-found]" in output else None
+        raise compiler_said("The types do not fit.", output, _ERROR.search(output), manifest, fix)
 
 
 def _unannotated(source: Path) -> tuple[str, int] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kernel.manifest import PluginManifest
 from plugin_sdk.toolchain.component import lay_library, make_component
-from plugin_sdk.toolchain.errors import BuildFailed
+from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Toolchains
 from plugin_sdk.toolchain.payloads import hooks_named, payload_types
 from plugin_sdk.toolchain.typed import zig as typed
@@ -51,14 +51,7 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
 
 
 def _compiler_error(output: str, manifest: PluginManifest) -> BuildFailed:
-    assert manifest.build is not None
     place = _ERROR.search(output)
-    return BuildFailed(
-        "Zig does not compile.",
-        plugin=manifest.id,
-        file=f"{place.group(1)}:{place.group(2)}" if place else manifest.build.source,
-        found="\n" + output.strip()[:4000],
-        fix="Write one `pub fn` for each hook under [hooks], with the hook's name: " + ", ".join(sorted(manifest.hooks))
-        if place and "has no member named" in place.group(3) and any(h in place.group(3) for h in manifest.hooks)
-        else None,
-    )
+    missing = place and "has no member named" in place.group(3) and any(h in place.group(3) for h in manifest.hooks)
+    fix = "Write one `pub fn` for each hook under [hooks], with the hook's name: " + ", ".join(sorted(manifest.hooks))
+    return compiler_said("Zig does not compile.", output, place, manifest, fix if missing else None)

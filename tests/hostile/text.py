@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import wasmtime
 
+from tests.support.guests import REALLOC
+
 _FAILURE = '(alias outer 1 $failure (type $f)) (export "failure" (type $failure (eq $f)))'
 _TYPES = """
   (import "keelstone:plugin/types@1.0.0" (instance $types
@@ -61,23 +63,6 @@ CORE_TYPES = {
     "events.emit": "(param i32 i32 i32 i32 i32)",
 }
 """The flattened types of the host's functions: strings are (address, length), the last is where the result goes."""
-
-REALLOC = """
-    (global $next (mut i32) (i32.const 65536))
-    (func (export "realloc") (param i32 i32 i32) (param $size i32) (result i32)
-      (local $at i32) (local $end i32) (local $have i32)
-      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
-      (local.set $end (i32.add (local.get $at) (local.get $size)))
-      (local.set $have (i32.shl (memory.size) (i32.const 16)))
-      (if (i32.gt_u (local.get $end) (local.get $have))
-        (then
-          (if (i32.eq (i32.const -1)
-                (memory.grow
-                  (i32.shr_u (i32.add (i32.sub (local.get $end) (local.get $have)) (i32.const 65535)) (i32.const 16))))
-            (then unreachable))))
-      (global.set $next (local.get $end))
-      (local.get $at))"""
-"""An allocator that never gives back, above the first page."""
 
 _CANON = '(memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))'
 

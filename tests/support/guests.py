@@ -14,15 +14,7 @@ from marketplace.testing import make_signed, write_plugin
 
 GUESTS = Path(__file__).parents[1] / "guests"
 
-_TEXT = """
-(component
-  (import "keelstone:plugin/types@1.0.0" (instance $types
-    (type $f (record (field "code" string) (field "message" string)))
-    (export "failure" (type (eq $f)))))
-  (alias export $types "failure" (type $failure))
-  IMPORTS
-  (core module $libc
-    (memory (export "memory") 2)
+REALLOC = """
     (global $next (mut i32) (i32.const 65536))
     (func (export "realloc") (param i32 i32 i32) (param $size i32) (result i32)
       (local $at i32) (local $end i32) (local $have i32)
@@ -36,7 +28,19 @@ _TEXT = """
                   (i32.shr_u (i32.add (i32.sub (local.get $end) (local.get $have)) (i32.const 65535)) (i32.const 16))))
             (then unreachable))))
       (global.set $next (local.get $end))
-      (local.get $at)))
+      (local.get $at))"""
+"""An allocator that never gives back, above the first page: part of a core module with a memory."""
+
+_TEXT = """
+(component
+  (import "keelstone:plugin/types@1.0.0" (instance $types
+    (type $f (record (field "code" string) (field "message" string)))
+    (export "failure" (type (eq $f)))))
+  (alias export $types "failure" (type $failure))
+  IMPORTS
+  (core module $libc
+    (memory (export "memory") 2)
+REALLOC)
   (core instance $libc (instantiate $libc))
   LOWERED
   (core module $main
@@ -104,6 +108,7 @@ def guest(
         if used
         else "",
         "CALLS": "\n".join(calls),
+        "REALLOC": REALLOC.strip("\n"),
         "DATA": "".join(f"\\{byte:02x}" for byte in data),
         "REPLY_AT": str(at),
         "REPLY_LEN": str(length),
