@@ -12,7 +12,6 @@ from fastapi.routing import iter_route_contexts
 
 from api import problems
 from api.bootstrap import Platform
-from api.development import development_router
 from api.graphql import build_schema, graphql_router
 from api.middleware import RequestRoom
 from api.routes import health_router, platform_router
@@ -51,6 +50,8 @@ def create_app(platform: Platform, *, manage: bool = True) -> FastAPI:
     app.include_router(health_router(platform))
     app.include_router(platform_router(platform), prefix=API)
     if platform.development is not None:
+        from api.development import development_router
+
         app.include_router(development_router(platform, platform.development), prefix=API)
     for manifest, contribution in platform.hooks.contribute("contribute_routes"):
         routes: Routes = contribution

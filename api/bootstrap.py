@@ -15,9 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from api.development import Development, DevelopmentRuntime
 from kernel.activation import Activations
 from kernel.activation_sync import ActivationSync
 from kernel.adapters import open_bus
@@ -71,6 +70,9 @@ from marketplace.registry import Registry
 from marketplace.service import create_app as create_marketplace
 from plugin_sdk.contributions import HealthCheck, PluginContext
 from plugin_sdk.services import ActivationControl, BreakerControl, Marketplace, PermissionCatalogue, Services
+
+if TYPE_CHECKING:
+    from api.development import Development
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 30.0
@@ -217,7 +219,7 @@ def bootstrap(settings: Settings) -> Platform:
     types, telemetry, services = EventTypes(), Telemetry(), Services()
     database = open_database(settings, types)
     bus, blobs, keys = open_bus(settings), open_blobs(settings), open_keys(settings)
-    development = Development() if settings.development else None
+    development = _development() if settings.development else None
     open_runtime = partial(
         load_entry_point(GUEST_RUNTIME, "wasmtime"),
         settings,
@@ -228,7 +230,7 @@ def bootstrap(settings: Settings) -> Platform:
     )
     runtime: GuestRuntime = open_runtime()
     if development is not None:
-        runtime = DevelopmentRuntime(runtime, lambda native: open_runtime(native=native), development)
+        runtime = development.around(runtime, lambda native: open_runtime(native=native))
     activations, guests = Activations(), Guests(runtime)
     guests.watch(telemetry.guest_call)
     breakers = Breakers(database.breakers)
@@ -365,6 +367,13 @@ def _started(found: Found, context: PluginContext) -> Any:
             file=str(found.folder),
             fix=f"Mend it, or leave it out with KEELSTONE_PLUGINS_DISABLED={found.manifest.id}.",
         ) from error
+
+
+def _development() -> Development:
+    # Its author's tools take a quarter of a second to import, which no other platform shall wait for.
+    from api.development import Development
+
+    return Development()
 
 
 def _offers(hooks: Dispatcher, activations: Activations, tenant: str, plugin: str) -> bool:

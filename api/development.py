@@ -148,6 +148,10 @@ class Development:
         self._number = 0
         self._more = asyncio.Event()
 
+    def around(self, sandbox: GuestRuntime, native: Callable[[MemoryGuest], GuestRuntime]) -> DevelopmentRuntime:
+        """``sandbox``, but for what authors offered as source; see :class:`DevelopmentRuntime`."""
+        return DevelopmentRuntime(sandbox, native, self)
+
     def offering(self, marketplace: Marketplace) -> DevelopmentMarketplace:
         """``marketplace`` with what authors offer; kept for :meth:`offer`."""
         self._offers = DevelopmentMarketplace(marketplace)
