@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from sandbox.runtime import LogSink
 
 __all__ = ["inspect_component", "open_runtime"]
+
+_SWITCH_SECONDS = 0.000_5
+"""How long a thread that answers host calls may keep the interpreter from the event loop (Python's own is 5 ms)."""
 
 
 def open_runtime(
@@ -64,6 +68,7 @@ def open_runtime(
         return NativeRuntime(settings, services, native, log)
     from sandbox.runtime import SandboxRuntime
 
+    sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
     return SandboxRuntime(settings, settings.home / "artifacts", services, log)
 
 

@@ -16,7 +16,8 @@ from wasmtime import _ffi as ffi
 from wasmtime.component import _types as wt
 
 Shape = str | tuple[Any, ...]
-"""``"string"``, ``"u64"``, ... or a tuple: ``("list", s)``, ``("option", s)``, ``("tuple", s, ...)``,
+"""``"string"``, ``"u64"``, ... or a tuple: ``("clipped", bytes)`` (a string of which no more is read),
+``("list", s)``, ``("option", s)``, ``("tuple", s, ...)``,
 ``("record", (name, s), ...)``, ``("enum", name, ...)``, ``("variant", (name, s | None), ...)``,
 ``("result", s | None, s | None)``, ``("own", type id)``, ``("borrow", type id)``."""
 
@@ -74,6 +75,10 @@ def read(value: Any, shape: Shape, context: Any = None) -> Any:
         _expect(value, kind, shape)
         return getattr(value.of, member)
     tag = shape[0]
+    if tag == "clipped":
+        _expect(value, _STRING, shape)
+        text = value.of.string
+        return ctypes.string_at(text.data, min(text.size, shape[1])).decode(errors="ignore") if text.size else ""
     if tag == "list":
         _expect(value, _LIST, shape)
         items = value.of.list
@@ -232,6 +237,8 @@ def shape_text(shape: Shape | None) -> str:
     if isinstance(shape, str):
         return shape
     tag, rest = shape[0], shape[1:]
+    if tag == "clipped":
+        return "string"
     if tag in ("own", "borrow"):
         return str(tag)
     if tag == "enum":

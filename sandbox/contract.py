@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from kernel.manifest import PluginManifest
 from sandbox.abi import Shape, shape_text, signature_text
 from sandbox.errors import ImportNotCovered
+from sandbox.policy import MAX_LOG_CHARS
 
 FAILURE: Shape = ("record", ("code", "string"), ("message", "string"))
 HEADER: Shape = ("record", ("name", "string"), ("value", "string"))
@@ -57,7 +58,7 @@ Interfaces = dict[str, dict[str, Signature]]
 
 _1_0: Interfaces = {
     "types": {},
-    "log": {"write": Signature((("enum", "debug", "info", "warn", "error"), "string"))},
+    "log": {"write": Signature((("enum", "debug", "info", "warn", "error"), ("clipped", 4 * MAX_LOG_CHARS)))},
     "config": {"get": Signature(("string",), _answers(("option", "string")))},
     "kv": {
         "get": Signature(("string",), _answers(("option", "string"))),

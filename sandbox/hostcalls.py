@@ -58,9 +58,8 @@ from sandbox.errors import (
     SandboxError,
 )
 from sandbox.policy import (
-    BREATH_EVERY,
-    BREATH_SECONDS,
-    FREE_CALLS,
+    FLOOD_GRACE,
+    FLOOD_WASI,
     HOST_CALL_GRACE,
     MAX_BATCH,
     MAX_KEY_CHARS,
@@ -68,6 +67,7 @@ from sandbox.policy import (
     MAX_LOG_CHARS,
     MAX_RANDOM_BYTES,
     MAX_TTL,
+    USUAL_PACE,
     WASI_CALLS,
     EffectiveLimits,
 )
@@ -166,7 +166,7 @@ class HostCalls:
     __slots__ = (
         "_effects", "_kv_usage", "_log_lines", "_loop", "_notices", "_recorder", "_replayer", "_secrets", "_services",
         "_stored", "_uses", "_waiting", "_wasi", "_wasi_calls", "ai_tokens", "call", "cancelled", "deadline",
-        "host_calls", "http_bytes", "in_place", "kv_bytes", "limits", "logs", "stderr", "stopped",
+        "host_calls", "http_bytes", "in_place", "kv_bytes", "limits", "logs", "pace", "stderr", "stopped",
     )  # fmt: skip
 
     def __init__(
@@ -180,6 +180,7 @@ class HostCalls:
         self.limits = limits
         self.deadline = _NO_DEADLINE
         self.in_place = False
+        self.pace = USUAL_PACE
         self.cancelled = False
         self._waiting: concurrent.futures.Future[Any] | None = None
         self.stopped: BaseException | None = None
@@ -301,8 +302,7 @@ class HostCalls:
     def wasi(self, name: str, function: str) -> Callable[..., Any]:
         """The implementation of a WASI function that our small WASI has."""
         self._wasi_calls += 1
-        if self._wasi_calls > FREE_CALLS and not self._wasi_calls % BREATH_EVERY:
-            self._breathe()
+        self._breathe(self._wasi_calls)
         if self._wasi_calls > WASI_CALLS:
             raise self._too_many(WASI_CALLS, self._wasi_calls, "Call clocks, random and print less often.")
         if self._wasi is None:
@@ -322,15 +322,20 @@ class HostCalls:
         self._record(name, arguments, recorded)
         return answer
 
-    def _breathe(self) -> None:
+    def _breathe(self, calls: int) -> None:
         """Let others have the interpreter: a flood of host calls would hold it for milliseconds at a time."""
-        if not self.in_place:
-            time.sleep(BREATH_SECONDS)
+        pace = self.pace
+        if calls > pace.free and not calls % pace.every and not self.in_place:
+            time.sleep(min(pace.seconds, self.remaining()))
+
+    @property
+    def flooded(self) -> bool:
+        """Whether the call has called the host so often that its guest's next ones should go slowly."""
+        return self.host_calls > self.limits.host_calls + FLOOD_GRACE or self._wasi_calls > FLOOD_WASI
 
     def _count(self) -> None:
         self.host_calls += 1
-        if self.host_calls > FREE_CALLS and not self.host_calls % BREATH_EVERY:
-            self._breathe()
+        self._breathe(self.host_calls)
         if self.cancelled:
             raise self._given_up()
         if self.host_calls > self.limits.host_calls + HOST_CALL_GRACE:

@@ -6,6 +6,8 @@ of its own that is much shorter than the call's: a guest that overruns it is mov
 all its hooks, for a rest that doubles each time and is forgiven slowly (on a busy machine a call can be
 late without having done anything). What has to wait for the outside is moved by the hook.
 Nothing that leaves the platform can happen in place, so the same call is repeated in a thread unseen.
+
+A guest that has flooded the host with calls is remembered too: for a while its next ones go slowly.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from sandbox.policy import WASM_STACK_KB
+from sandbox.policy import FLOODERS_PACE, USUAL_PACE, WASM_STACK_KB, Pace
 
 IN_PLACE_SECONDS = 0.005
 """Looked at every 10 ms while only such calls run: a runaway holds the loop for 15 ms at most, and once."""
@@ -23,6 +25,7 @@ SHORT_US = 1_000
 LEAST_CALLS = 20
 WINDOW = 400
 FIRST_REST, LONGEST_REST = 0.1, 600.0
+FIRST_PENANCE = 10.0
 ROOM_KB = 1_024
 """Stack that the host's own functions need beside the guest's, in KiB."""
 
@@ -30,13 +33,14 @@ ROOM_KB = 1_024
 class Placement:
     """What is known of one guest's calls. Times in microseconds; ``clock`` gives monotonic seconds."""
 
-    __slots__ = ("_calls", "_clock", "_rest", "_slow", "_until", "_waiting")
+    __slots__ = ("_calls", "_clock", "_penance", "_penance_until", "_rest", "_slow", "_until", "_waiting")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._calls = self._slow = 0
         self._until = 0.0
         self._rest = FIRST_REST
+        self._penance, self._penance_until = FIRST_PENANCE, 0.0
         self._waiting: dict[str, float] = {}
 
     def in_place(self, hook: str) -> bool:
@@ -56,12 +60,22 @@ class Placement:
             self._calls //= 2
             self._slow //= 2
             self._rest = max(self._rest / 2, FIRST_REST)
+            self._penance = max(self._penance / 2, FIRST_PENANCE)
 
     def overran(self) -> None:
         """A call in place did not end in time: the guest runs in threads for a while."""
         self._until = self._clock() + self._rest
         self._rest = min(self._rest * 2, LONGEST_REST)
         self._calls = self._slow = 0
+
+    def flooded(self) -> None:
+        """A call flooded the host: the guest's next ones may call it slowly, for a time that doubles."""
+        self._penance_until = self._clock() + self._penance
+        self._penance = min(self._penance * 2, LONGEST_REST)
+
+    def pace(self) -> Pace:
+        """How fast the next call may call the host."""
+        return FLOODERS_PACE if self._penance_until and self._clock() < self._penance_until else USUAL_PACE
 
     def waits(self, hook: str) -> None:
         """A call in place of this hook had to wait for the outside, as it will again."""

@@ -23,12 +23,28 @@ ADDRESSABLE_MB = 4_096
 MAX_KEY_CHARS = 256
 MAX_LOG_CHARS = 4_096
 MAX_LISTED_KEYS = 1_000
-HOST_CALL_GRACE = 1_000
+HOST_CALL_GRACE = 100
 """Host calls beyond the limit that are still answered ``limit`` before the call is ended."""
-FREE_CALLS, BREATH_EVERY, BREATH_SECONDS = 64, 8, 0.0003
-"""After so many host calls in one call, each eighth waits a moment: floods cost their own time, not the loop's."""
-WASI_CALLS = 100_000
+WASI_CALLS = 2_048
 """Calls of clocks, random and standard output in one call, after which it is ended."""
+FLOOD_GRACE, FLOOD_WASI = 16, 256
+"""Host calls beyond the limit, or calls of WASI, in one call that make its guest a known flooder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a call may call the host: after ``free`` calls, each ``every``-th waits ``seconds``.
+
+    Answers are given in Python, so a flood takes the interpreter from everybody; waiting costs only its own time.
+    """
+
+    free: int
+    every: int
+    seconds: float
+
+
+USUAL_PACE = Pace(64, 8, 0.000_3)
+FLOODERS_PACE = Pace(16, 1, 0.004)
 
 
 MAX_TTL = 366 * 86_400

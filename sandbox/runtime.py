@@ -145,6 +145,7 @@ class SandboxRuntime:
                 extra={"limit": "concurrency", "allowed": limits.concurrency, "used": self._under_way[key]},
             )
         host = HostCalls(call, limits, self._services, asyncio.get_running_loop())
+        host.pace = guest.placement.pace()
         self._under_way[key] += 1
         self._hosts.add(host)
         try:
@@ -162,6 +163,8 @@ class SandboxRuntime:
             self._tell(host)
             raise
         finally:
+            if host.flooded:
+                guest.placement.flooded()
             self._hosts.discard(host)
             self._under_way[key] -= 1
             if not self._under_way[key]:

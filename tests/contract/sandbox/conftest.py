@@ -28,7 +28,10 @@ def component(name: str) -> bytes:
 
 
 def manifest(**changes: Any) -> PluginManifest:
-    """A manifest that asks for every capability; ``changes`` replace its members."""
+    """A manifest that asks for every capability; ``changes`` replace its members.
+
+    Unless a test says otherwise its calls have a second: what is not about time must not fail for it on a busy machine.
+    """
     why = "needed by the tests"
     base: dict[str, Any] = {
         "manifest": 1,
@@ -67,7 +70,7 @@ def manifest(**changes: Any) -> PluginManifest:
             ]
         },
     }
-    return manifest_from_dict(base | changes)
+    return manifest_from_dict(base | changes | {"limits": {"time_ms": 1_000} | changes.get("limits", {})})
 
 
 class MemoryKv:

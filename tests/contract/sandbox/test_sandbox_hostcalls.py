@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import pytest
 
 from kernel.ports import KvValue, LogLine
 from sandbox import errors
+from sandbox.policy import FLOODERS_PACE, MAX_LOG_CHARS, USUAL_PACE
 
 NONE: frozenset[str] = frozenset()
 
@@ -51,6 +53,24 @@ async def test_lines_are_kept_up_to_the_limit(box, make_manifest):
     with pytest.raises(errors.GuestHostCallLimit):
         await box.run("host", "Lagain", manifest=few)
     assert [line.message for line in box.logs] == ["again", "again", "further lines dropped (limits.log_lines is 2)"]
+
+
+async def test_a_guest_that_floods_the_host_is_slowed_down_and_one_that_does_not_is_not(box, bytes_of, make_manifest):
+    few = make_manifest(limits={"host_calls": 5})
+    with pytest.raises(errors.GuestHostCallLimit):
+        await box.run("host", "Lagain", manifest=few)
+    await box.run("echo", manifest=few)
+    paces = [
+        box.runtime._shelf.get(hashlib.sha256(bytes_of(guest)).hexdigest()).placement.pace()
+        for guest in ("host", "echo")
+    ]
+    assert paces == [FLOODERS_PACE, USUAL_PACE]
+
+
+async def test_no_more_of_a_line_is_carried_than_is_kept(box, make_manifest):
+    wide = make_manifest(limits={"input_kb": 1_024, "output_kb": 1_024})
+    await box.run("host", "l" + "é" * 100_000, manifest=wide)
+    assert box.logs[0].message == "é" * MAX_LOG_CHARS
 
 
 async def test_standard_output_goes_to_the_plugins_log(box):

@@ -1,0 +1,48 @@
+"""A guest that floods the host with calls is known for it for a while, and forgiven slowly."""
+
+from __future__ import annotations
+
+from sandbox.placement import FIRST_PENANCE, LONGEST_REST, WINDOW, Placement
+from sandbox.policy import FLOODERS_PACE, USUAL_PACE
+
+
+class Clock:
+    """Seconds that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_flooder_goes_slowly_until_its_penance_is_over():
+    clock = Clock()
+    placement = Placement(clock)
+    assert placement.pace() is USUAL_PACE
+    placement.flooded()
+    assert placement.pace() is FLOODERS_PACE
+    clock.now += FIRST_PENANCE
+    assert placement.pace() is USUAL_PACE
+
+
+def test_each_further_flood_doubles_it_up_to_a_bound():
+    clock = Clock()
+    placement = Placement(clock)
+    for _ in range(20):
+        placement.flooded()
+    clock.now += LONGEST_REST - 1
+    assert placement.pace() is FLOODERS_PACE
+    clock.now += 1
+    assert placement.pace() is USUAL_PACE
+
+
+def test_good_calls_halve_the_next_one():
+    clock = Clock()
+    placement = Placement(clock)
+    placement.flooded()
+    for _ in range(WINDOW):
+        placement.note(10)
+    placement.flooded()
+    clock.now += FIRST_PENANCE
+    assert placement.pace() is USUAL_PACE
