@@ -66,7 +66,9 @@ def _trials(tree: CommandTree, group: typer.Typer) -> None:
         shadow: Annotated[
             bool, typer.Option("--shadow/--canary", help="Shadow: mirrored calls only. Canary: it answers.")
         ] = False,
-        tenants: Annotated[float, typer.Option(help="Per cent of the tenants on the plugin.")] = 10.0,
+        tenants: Annotated[
+            float | None, typer.Option(help="Per cent of the tenants on the plugin; all for a shadow, else 10.")
+        ] = None,
         calls: Annotated[float, typer.Option(help="Per cent of each tenant's calls.")] = 100.0,
         tenant: TenantOption = None,
         min_calls: Annotated[int, typer.Option(help="Calls of the new version before it is judged.")] = 100,
@@ -90,7 +92,7 @@ def _trials(tree: CommandTree, group: typer.Typer) -> None:
                 "promote_after_minutes": promote_after,
             },
         }
-        if tenant is None:
+        if tenant is None and tenants is not None:
             body["tenants"] = tenants
         with tree.platform() as platform, progress(f"Putting {plugin} {to} on trial", json=json):
             done = platform.request("POST", _base(tenant), json=body, tenant=tenant)

@@ -17,13 +17,13 @@ from kernel.errors import DeadlineExceeded
 from kernel.events import NewEvent
 from kernel.ports import Effects, HostExchange
 from kernel.shares import in_share
-from plugin_sdk import ActivationState, Context, LifecycleError, ValidationFailed
+from plugin_sdk import PLATFORM_TENANT, ActivationState, Context, LifecycleError, ValidationFailed
 from plugin_sdk.services import BreakerRecord, GuestCall, GuestResult, GuestUsage
 from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.domain import Activation
 from plugins.builtin.catalog.upgrades.application import NEW, OLD, SHADOW, report
 from plugins.builtin.catalog.upgrades.comparison import Report, compare
-from plugins.builtin.catalog.upgrades.domain import Upgrade, UpgradeState
+from plugins.builtin.catalog.upgrades.domain import Upgrade, UpgradeState, first_share
 from plugins.builtin.catalog.upgrades.figures import Arm, Thresholds, at_least, at_most, bound, bucket, verdict
 from plugins.builtin.catalog.upgrades.mirror import Mirror
 from plugins.builtin.catalog.upgrades.monitor import Monitor
@@ -42,6 +42,13 @@ percents = st.floats(0, 100)
 def test_a_larger_share_only_adds(salt, key, one, other):
     small, large = sorted((one, other))
     assert in_share(salt, key, large) or not in_share(salt, key, small)
+
+
+def test_a_shadow_begins_with_all_tenants_and_a_canary_with_few_unless_told():
+    assert first_share("shadow", PLATFORM_TENANT, None) == 100
+    assert first_share("canary", PLATFORM_TENANT, None) == 10
+    assert first_share("shadow", PLATFORM_TENANT, 30) == first_share("canary", PLATFORM_TENANT, 30) == 30
+    assert first_share("canary", "acme", None) == 100
 
 
 def test_a_share_is_about_as_large_as_it_says_and_another_upgrade_falls_elsewhere():

@@ -27,7 +27,7 @@ from plugins.builtin.catalog.domain import Activation, Release
 from plugins.builtin.catalog.moves import Move, Mover, told
 from plugins.builtin.catalog.operations import Operations
 from plugins.builtin.catalog.upgrades.comparison import Report
-from plugins.builtin.catalog.upgrades.domain import OPEN, Upgrade, UpgradeState, stays, waits
+from plugins.builtin.catalog.upgrades.domain import OPEN, Upgrade, UpgradeState, first_share, stays, waits
 from plugins.builtin.catalog.upgrades.figures import Arm, Thresholds
 from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
 from plugins.builtin.catalog.upgrades.trial import Mode
@@ -92,12 +92,13 @@ class Upgrades:
         *,
         owner: str = PLATFORM_TENANT,
         mode: Mode = "canary",
-        tenants: float = 10.0,
+        tenants: float | None = None,
         calls: float = 100.0,
         thresholds: Thresholds | None = None,
     ) -> tuple[Upgrade, list[Move]]:
         """Put ``version`` on trial: for a share of all tenants on the plugin (an operator), or for the tenant
-        ``owner`` (its admin).
+        ``owner`` (its admin). Unless ``tenants`` says otherwise, a canary begins with CANARY_TENANTS per cent
+        of them, and a shadow, which harms nobody, with all.
 
         Raises NotFound (no such version, or nobody runs the plugin), Conflict (one is on trial already),
         and what an install raises.
@@ -118,7 +119,7 @@ class Upgrades:
             plugin=plugin,
             version=target.manifest.version,
             mode=mode,
-            tenants=tenants if owner == PLATFORM_TENANT else 100.0,
+            tenants=first_share(mode, owner, tenants),
             calls=calls,
             thresholds=thresholds or Thresholds(),
             state=UpgradeState.RUNNING,

@@ -25,6 +25,8 @@ class UpgradeState(StrEnum):
 
 
 OPEN = (UpgradeState.RUNNING, UpgradeState.PROMOTING)
+CANARY_TENANTS = 10.0
+"""Per cent of the tenants that a canary begins with, unless it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,13 @@ class Upgrade:
         """What the activation carries while the upgrade is on trial there."""
         grants, denied = carried_grants(present.grants, present.denied, manifest)
         return Trial(self.id, self.version, self.mode, self.calls, now, grants, denied, settings)
+
+
+def first_share(mode: Mode, owner: str, asked: float | None) -> float:
+    """Per cent of the tenants that an upgrade of ``owner`` begins with."""
+    if owner != PLATFORM_TENANT or (asked is None and mode == "shadow"):
+        return 100.0
+    return CANARY_TENANTS if asked is None else asked
 
 
 def stays(present: Activation, manifest: PluginManifest) -> str | None:

@@ -49,9 +49,10 @@ class TenantUpgradeIn(BaseModel):
 
 
 class UpgradeStartIn(TenantUpgradeIn):
-    """A version to put on trial, and the percentages of tenants and of calls that take part."""
+    """A version to put on trial, and the percentages of tenants and of calls that take part. Without `tenants`,
+    a canary begins with 10 % of them and a shadow with all."""
 
-    tenants: Percent = 10.0
+    tenants: Percent | None = None
 
 
 class ShareIn(BaseModel):
