@@ -343,6 +343,7 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
             max_package_bytes=max_package_bytes(settings),
             inspect_component=load_entry_point(COMPONENT_INSPECTOR, "wasm"),
             check_contract=load_entry_point(CONTRACT_CHECKER, "sdk") if settings.check_contracts else None,
+            rules=settings.marketplace_rules,
         )
         app = create_marketplace(registry)
         closing.append(registry.close)

@@ -22,6 +22,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "manifest.md": contract.manifest_page,
     "permissions.md": operation.permissions,
     "rest.md": operation.rest,
+    "rules.md": operation.rules,
     "sdk.md": sdk.sdk,
     "settings.md": operation.settings,
     "wit.md": contract.wit,

@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         description="Try the hooks of every release before it is published, in the sandbox (the embedded "
         "marketplace, and `keelstone marketplace serve`).",
     )
+    marketplace_rules: dict[str, Literal["enforced", "monitored"]] = Field(
+        default={},
+        description='Rules that releases must pass, with another mode than their own, as JSON: {"changelog": '
+        '"enforced"}. `keelstone plugin rules` lists them.',
+    )
     development: bool = Field(
         default=False,
         description="Take plugins straight from an author's folder, unsigned, and show their calls "

@@ -74,7 +74,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        upload = scope["path"].rstrip("/").endswith("/publish")
+        upload = scope["path"].rstrip("/").endswith(("/publish", "/validate"))
         limit = self._max_package + MULTIPART_ROOM if upload else SMALL_BODY
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:

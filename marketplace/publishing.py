@@ -66,16 +66,21 @@ def sign_package(data: bytes, key: SigningKey, *, max_bytes: int = DEFAULT_MAX_B
     return SignedPackage(package, sign_release(package, key))
 
 
-def sign_folder(folder: Path, component: Path, key: SigningKey, *, max_bytes: int = DEFAULT_MAX_BYTES) -> SignedPackage:
-    """Build and sign the package of a plugin's folder. Raises NotFound if the component is not built."""
+def read_component(component: Path) -> bytes:
+    """The built component. Raises NotFound if it is not built."""
     try:
-        data = component.read_bytes()
+        return component.read_bytes()
     except FileNotFoundError as error:
         raise NotFound(
             "The plugin's component has not been built.",
             file=str(component),
             fix="Run `keelstone plugin build` first.",
         ) from error
+
+
+def sign_folder(folder: Path, component: Path, key: SigningKey, *, max_bytes: int = DEFAULT_MAX_BYTES) -> SignedPackage:
+    """Build and sign the package of a plugin's folder. Raises NotFound if the component is not built."""
+    data = read_component(component)
     return sign_package(build_package(folder, data, max_bytes=max_bytes), key, max_bytes=max_bytes)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from marketplace.http import BodyLimit, add_problem_handlers
 from marketplace.index import Release, Yank, entry_of
 from marketplace.package import SUFFIX, read_package
 from marketplace.registry import NamespaceRecord, Receipt, Registry
+from marketplace.registry.registry import Validation
+from marketplace.validator import Finding, RuleState
 from plugin_sdk.services import MarketplaceEntry
 
 _FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
@@ -59,7 +62,7 @@ class PluginPage:
 
 @dataclass(frozen=True)
 class ReleasePage:
-    """One release: its manifest, texts and signature."""
+    """One release: its manifest, texts and signature, and what monitored rules found in it."""
 
     plugin: str
     release: ReleaseSummary
@@ -67,6 +70,7 @@ class ReleasePage:
     readme: str
     changelog: str
     envelope: dict[str, Any]
+    findings: list[Finding]
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ def _add_reading(app: FastAPI, registry: Registry) -> None:
             readme=package.readme,
             changelog=package.changelog,
             envelope=dict(found.envelope),
+            findings=[Finding(**each) for each in reader.findings(package.manifest.id, version)],
         )
 
     @app.get("/namespaces/{publisher}", summary="The keys of a namespace")
@@ -189,7 +194,7 @@ def _add_writing(app: FastAPI, registry: Registry) -> None:
         }
     }
     binary = {"type": "string", "format": "binary"}
-    package_body = {
+    package_body: dict[str, Any] = {
         "requestBody": {
             "required": True,
             "content": {
@@ -217,6 +222,22 @@ def _add_writing(app: FastAPI, registry: Registry) -> None:
         if package is None:
             raise ValidationFailed("The form has no part named package.", expected="package and signature")
         return await registry.publish(package, signature)
+
+    package_only = copy.deepcopy(package_body)
+    form = package_only["requestBody"]["content"]["multipart/form-data"]["schema"]
+    form.update({"required": ["package"], "properties": {"package": binary}})
+
+    @app.post("/validate", summary="What publishing a package would find; stores nothing", openapi_extra=package_only)
+    async def validate(request: Request) -> Validation:
+        async with request.form(max_files=1, max_fields=1) as form:
+            package = await _part(form.get("package"))
+        if package is None:
+            raise ValidationFailed("The form has no part named package.", expected="package")
+        return await registry.validate(package)
+
+    @app.get("/rules", summary="The rules that releases must pass")
+    def rules() -> list[RuleState]:
+        return registry.rules()
 
     @app.post("/yank", summary="Withdraw a release from new installs", openapi_extra=envelope_body)
     async def yank(request: Request) -> Receipt:

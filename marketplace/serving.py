@@ -26,6 +26,7 @@ def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces:
         max_package_bytes=max_package_bytes(settings),
         inspect_component=inspector,
         check_contract=find_contract_checker() if settings.check_contracts else None,
+        rules=settings.marketplace_rules,
         open_namespaces=open_namespaces,
     )
     app = create_app(registry, lifespan=standalone_lifespan(registry, report=_warn))

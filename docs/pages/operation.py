@@ -22,6 +22,7 @@ from docs.pages.markdown import bounds, code, kind_of, page, paragraph, table
 from kernel.errors import PROBLEM_PREFIX, KeelstoneError, error_catalogue
 from kernel.permissions import ROLES, permissions_of
 from kernel.settings import Settings
+from marketplace.validator import Validator
 from plugin_sdk.services import PermissionCatalogue
 from plugin_sdk.terminal import EXIT_CODES
 
@@ -164,6 +165,19 @@ def graphql() -> str:
     plugins; each field checks the permission of its REST operation.
     """
     return page("GraphQL", introduction, f"```graphql\n{sdl.strip()}\n```")
+
+
+def rules() -> str:
+    """Every rule that a release must pass."""
+    introduction = """
+    `keelstone plugin validate` looks at each of them on the author's machine, and asks the marketplace for what only it
+    knows; publishing looks again. A release that breaks an enforced rule is refused; a finding of a monitored one is
+    kept with the release. Operators choose with `KEELSTONE_MARKETPLACE_RULES`.
+    """
+    rows = [
+        [code(rule.id), rule.summary, "always enforced" if rule.fixed else rule.mode] for rule in Validator().rules()
+    ]
+    return page("Rules of a release", introduction, table(["rule", "says", "by default"], rows))
 
 
 def permissions() -> str:

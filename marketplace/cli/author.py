@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marketplace.cli.shared import PLUGIN_HELP, load_settings, print_rows, signing_key
-from plugin_sdk.terminal import CommandTree, JsonOption, RemoteError, command, err, out, progress, show
+from plugin_sdk.terminal import EXIT_REFUSED, CommandTree, JsonOption, RemoteError, command, err, out, progress, show
 
 if TYPE_CHECKING:
     from kernel.settings import Settings
@@ -119,6 +119,52 @@ def add_author_commands(tree: CommandTree) -> None:
 
         show(document, json, text)
 
+    @group.command("validate")
+    @command
+    def validate(
+        path: Annotated[Path, typer.Argument(help="A built plugin's folder, or a package.")] = Path("."),
+        offline: Annotated[bool, typer.Option("--offline", help="Do not ask the marketplace.")] = False,
+        json: JsonOption = False,
+    ) -> None:
+        """Look whether a plugin would be published, by every rule, here and in the marketplace; ends with 3 if not."""
+        from marketplace.checking import check_here, merged
+        from marketplace.door import open_door
+
+        settings = load_settings()
+        with progress("Looking at it", json=json):
+            seen = check_here(path, settings)
+        if not offline:
+            parts = {"package": (seen.file_name, seen.data, "application/zip")}
+            with open_door(tree, settings) as door, progress("Asking the marketplace", json=json):
+                seen = merged(seen, door.request("POST", "/validate", files=parts))
+
+        def text() -> None:
+            _print_findings(seen.findings)
+            for rule in seen.unseen:
+                err.print(f"  ? not looked at: {rule}", style="dim", markup=False)
+            verdict = "would be refused" if seen.refused else "may be published"
+            out.print(f"{seen.plugin} {seen.version} {verdict}.", markup=False)
+
+        show(seen.document(), json, text)
+        if seen.refused:
+            raise typer.Exit(EXIT_REFUSED)
+
+    @group.command("rules")
+    @command
+    def rules(json: JsonOption = False) -> None:
+        """List the rules that a release must pass in this marketplace."""
+        from marketplace.door import open_door
+
+        with open_door(tree, load_settings()) as door:
+            found = door.request("GET", "/rules")
+
+        def text() -> None:
+            for rule in found:
+                mode = "always enforced" if rule["fixed"] else rule["mode"]
+                out.print(f"{rule['id']}: {rule['summary']} ({mode})", markup=False)
+
+        show(found, json, text)
+
     @group.command("publish")
     @command
     def publish(
@@ -141,14 +187,16 @@ def add_author_commands(tree: CommandTree) -> None:
         with open_door(tree, settings) as door, progress("Publishing", json=json):
             registered = _ensure_namespace(door, settings, publisher)
             receipt = door.request("POST", "/publish", files=parts)
+            page = door.request("GET", f"/plugins/{receipt['plugin']}/versions/{receipt['version']}")
         file.with_name(file.name + ".receipt.json").write_text(jsonlib.dumps(receipt, indent=2), encoding="utf-8")
 
         def text() -> None:
             if registered:
                 out.print(f"Namespace {publisher} is now bound to your key {registered['keys'][0][:16]}.", markup=False)
+            _print_findings(page["findings"])
             print_rows({k: receipt[k] for k in ("plugin", "version", "state", "digest", "size", "published")})
 
-        show({"namespace": registered, "receipt": receipt}, json, text)
+        show({"namespace": registered, "receipt": receipt, "findings": page["findings"]}, json, text)
 
     @group.command("yank")
     @command
@@ -169,6 +217,12 @@ def add_author_commands(tree: CommandTree) -> None:
             envelope = sign_yank(plugin, version, page["release"]["digest"], reason, key)
             receipt = door.request("POST", "/yank", json=jsonlib.loads(envelope))
         show(receipt, json, lambda: print_rows({k: receipt[k] for k in ("plugin", "version", "state")}))
+
+
+def _print_findings(findings: list[dict[str, Any]]) -> None:
+    for each in findings:
+        sign, style = ("✗", "red") if each["enforced"] else ("!", "yellow")
+        err.print(f"  {sign} {each['problem']} [{each['rule']}]. {each['fix']}", style=style, markup=False)
 
 
 def _ensure_namespace(door: Door, settings: Settings, publisher: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ the same transaction, so a change is visible with its signatures or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,8 @@ class Publish:
 
     package: Package
     envelope: bytes
+    findings: Sequence[Mapping[str, Any]] = ()
+    """What rules that are only monitored found."""
 
     def apply(self, connection: sa.Connection, now: str, touched: Touched) -> Receipt | Pending:
         """The stored receipt if this very release is there; raises VersionTaken if another one is."""
@@ -91,6 +93,7 @@ class Publish:
                     kernel=manifest.requires.kernel,
                     manifest=manifest_document(manifest),
                     envelope=json.loads(self.envelope),
+                    findings=list(self.findings),
                 )
             )
             touched.plugins[manifest.id] = self.package.readme

@@ -7,18 +7,22 @@ marketplace's folder.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
 from kernel.errors import NotFound
+from kernel.manifest import manifest_from_dict
 from marketplace.errors import NamespaceUnknown
 from marketplace.index import Index
 from marketplace.namespaces import KeySet, read_key_set
+from marketplace.package import Package
 from marketplace.registry.blobs import DIGEST, FolderBlobs
 from marketplace.registry.changes import load_index
 from marketplace.registry.metadata import MetadataRows, read_target
 from marketplace.registry.search import search
-from marketplace.registry.tables import FILE_NAME, Tables, namespaces, releases
+from marketplace.registry.tables import FILE_NAME, Tables, namespaces, plugins, releases
+from marketplace.rules import Submission
 from marketplace.tuf_repository import read_metadata
 from plugin_sdk.services import MarketplaceEntry
 
@@ -75,6 +79,25 @@ class RegistryReader:
                 fix="See `keelstone marketplace search`.",
             )
         return found
+
+    def submission(self, package: Package) -> Submission:
+        """A package beside what is published already, as the rules look at it."""
+        manifest = package.manifest
+        with self._tables.read() as connection:
+            rows = connection.execute(sa.select(releases.c.manifest).where(releases.c.plugin == manifest.id)).scalars()
+            history = [manifest_from_dict(row) for row in rows if row["version"] != manifest.version]
+        return Submission(package, history, lambda: self._others(manifest.publisher))
+
+    def _others(self, publisher: str) -> list[str]:
+        with self._tables.read() as connection:
+            query = sa.select(plugins.c.plugin).where(~plugins.c.plugin.startswith(f"{publisher}/", autoescape=True))
+            return list(connection.execute(query).scalars())
+
+    def findings(self, plugin: str, version: str) -> list[dict[str, Any]]:
+        """What monitored rules found in a release when it was published."""
+        with self._tables.read() as connection:
+            key = (releases.c.plugin == plugin) & (releases.c.version == version)
+            return list(connection.execute(sa.select(releases.c.findings).where(key)).scalar() or [])
 
     def key_set(self, publisher: str) -> KeySet:
         """The keys of a namespace. Raises NamespaceUnknown."""

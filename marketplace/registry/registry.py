@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from kernel.ports import Clock
 from marketplace.errors import NamespacesClosed, SignatureInvalid, SignatureMissing, SignerUnknown
@@ -40,15 +41,26 @@ from marketplace.registry.metadata import MetadataRows
 from marketplace.registry.reader import RegistryReader
 from marketplace.registry.receipts import KEYS_TARGET, NamespaceRecord, Receipt, keys_document, sign_receipt
 from marketplace.registry.tables import Tables, releases
+from marketplace.rules.rule import Mode
 from marketplace.signing import YANK, open_statement, peek_statement, verify_release
 from marketplace.tuf_repository import Lifetimes, Renewal, RepositoryKeys, TufRepository
-from marketplace.validator import ComponentInspector, ContractChecker, Validator
+from marketplace.validator import ComponentInspector, ContractChecker, Finding, RuleState, Validator
 
 MAX_BATCH = 256
 ROOT_FILE = "root.json"
 RENEW_SECONDS = 3_600.0
 OnStep = Callable[[str], None]
 Outcome = Receipt | NamespaceRecord | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What the rules found in a package, and the ids of those that could not be looked at."""
+
+    plugin: str
+    version: str
+    findings: list[Finding]
+    unseen: list[str]
 
 
 class SystemClock:
@@ -83,7 +95,8 @@ class Registry:
         self.warnings: tuple[str, ...] = ()
         """What an operator must do soon, as of the start; :meth:`keep_fresh` reports it."""
         self._tables, self._blobs, self._keys, self._repository = tables, blobs, keys, repository
-        self._validator, self._clock, self._on_step = validator, clock, on_step
+        self._validator, self._looking_only = validator, validator.looking_only()
+        self._clock, self._on_step = clock, on_step
         self._open_namespaces = open_namespaces
         self._waiting: list[tuple[Change, asyncio.Future[Outcome]]] = []
         self._committer: asyncio.Task[None] | None = None
@@ -96,6 +109,7 @@ class Registry:
         max_package_bytes: int = DEFAULT_MAX_BYTES,
         inspect_component: ComponentInspector | None = None,
         check_contract: ContractChecker | None = None,
+        rules: Mapping[str, Mode] | None = None,
         open_namespaces: bool = True,
         clock: Clock | None = None,
         lifetimes: Lifetimes | None = None,
@@ -104,9 +118,9 @@ class Registry:
         """Open the registry in ``folder``, making it (with its keys) at first, and finish what a kill left.
 
         ``inspect_component`` looks inside components (the sandbox can), ``check_contract`` tries their
-        hooks; ``open_namespaces`` lets
-        strangers register namespaces; ``on_step`` is told of each durable step of a change. Blocks
-        for some 100 ms at first. Raises RegistryDamaged, KeyMissing or KeyUnusable.
+        hooks; ``rules`` gives validator rules another mode; ``open_namespaces`` lets strangers register
+        namespaces; ``on_step`` is told of each durable step of a change. Blocks for some 100 ms at
+        first. Raises RegistryDamaged, KeyMissing, KeyUnusable or ConfigurationError.
         """
         folder.mkdir(parents=True, exist_ok=True)
         clock = clock or SystemClock()
@@ -116,7 +130,7 @@ class Registry:
             FolderBlobs(folder / "packages"),
             keys,
             TufRepository(keys, clock, lifetimes),
-            Validator(inspect_component, check_contract),
+            Validator(inspect_component, check_contract, rules),
             clock,
             max_package_bytes=max_package_bytes,
             open_namespaces=open_namespaces,
@@ -181,13 +195,13 @@ class Registry:
         Raises what reading, verifying and validating a package raise, NamespaceUnknown, and
         VersionTaken if the version exists with other bytes.
         """
-        examined, known = await asyncio.to_thread(self._examine, package, envelope)
+        examined, findings, known = await asyncio.to_thread(self._examine, package, envelope)
         self._on_step("examined")
         await self._blobs.put(package)
         self._on_step("blob-stored")
         if known is not None:
             return known
-        return cast(Receipt, await self._commit(Publish(examined, cast(bytes, envelope))))
+        return cast(Receipt, await self._commit(Publish(examined, cast(bytes, envelope), findings)))
 
     async def yank(self, envelope: bytes) -> Receipt:
         """Withdraw a release, by a statement of its publisher (``signing.YANK``).
@@ -212,8 +226,29 @@ class Registry:
 
     # -------------------------------------------------------------------------- examination
 
-    def _examine(self, data: bytes, envelope: bytes | None) -> tuple[Package, Receipt | None]:
-        """The package if everything about it is right, and its receipt if it is here already."""
+    async def validate(self, package: bytes) -> Validation:
+        """What publishing the package would find, signature aside. Stores nothing. Raises what reading it raises.
+
+        Anybody may ask, so the hooks of an unsigned stranger are not tried: authors do that themselves.
+        """
+        return await asyncio.to_thread(self._validate, package)
+
+    def rules(self) -> list[RuleState]:
+        """The rules that releases must pass here."""
+        return self._validator.rules()
+
+    def _validate(self, data: bytes) -> Validation:
+        package = read_package(data, max_bytes=self.max_package_bytes)
+        submission = self.reader.submission(package)
+        return Validation(
+            package.manifest.id,
+            package.manifest.version,
+            self._looking_only.findings(submission),
+            self._looking_only.unseen(submission),
+        )
+
+    def _examine(self, data: bytes, envelope: bytes | None) -> tuple[Package, list[dict[str, Any]], Receipt | None]:
+        """The package if nothing stands in its way, what else was found, and its receipt if it is here already."""
         package = read_package(data, max_bytes=self.max_package_bytes)
         manifest = package.manifest
         if not envelope:
@@ -222,9 +257,8 @@ class Registry:
         verify_release(package, envelope, key_set.keys, key_set.threshold)
         with self._tables.read() as connection:
             known = find_receipt(connection, manifest.id, manifest.version, package.digest)
-        if known is None:
-            self._validator.check(package)
-        return package, known
+        findings = [] if known is not None else self._validator.check(self.reader.submission(package))
+        return package, [asdict(each) for each in findings], known
 
     def _examine_yank(self, envelope: bytes) -> YankRelease:
         claimed = peek_statement(envelope, YANK).predicate

@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from marketplace.errors import RegistryDamaged
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "registry.db"
 schema = sa.MetaData()
 
@@ -65,6 +65,7 @@ releases = sa.Table(
     sa.Column("yank", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("receipt", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("yank_receipt", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("findings", sa.JSON, nullable=False, server_default="[]"),
 )
 
 _SEARCH = (
@@ -95,6 +96,8 @@ class Tables:
                     found=f"schema {found}",
                     fix="Start the newer version, or restore a backup from before.",
                 )
+            if found == 1:
+                connection.exec_driver_sql("ALTER TABLE releases ADD COLUMN findings JSON NOT NULL DEFAULT '[]'")
             schema.create_all(connection)
             for statement in _SEARCH:
                 connection.exec_driver_sql(statement)

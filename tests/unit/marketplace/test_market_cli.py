@@ -126,6 +126,40 @@ def test_an_author_signs_publishes_and_verifies(terminal: Terminal, plugin: Path
     assert "acme/guard 1.0.0 is verified." in text
 
 
+def test_an_author_looks_before_publishing(terminal: Terminal, plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEELSTONE_CHECK_CONTRACTS", "false")
+    seen = terminal.json("plugin", "validate", plugin)
+    assert (seen["refused"], seen["findings"]) == (False, [])
+    assert seen["unseen"] == ["contract"]
+    assert "similar-name" in terminal.json("plugin", "validate", plugin, "--offline")["unseen"]
+    assert "acme/guard 1.0.0 may be published." in terminal.run("plugin", "validate", plugin)
+
+    (plugin / "CHANGELOG.md").write_text("soon")
+    manifest = plugin / "plugin.toml"
+    manifest.write_text(manifest.read_text().replace("Apache-2.0", "free for all"))
+    told = terminal.run("plugin", "validate", plugin, code=EXIT_REFUSED)
+    assert "would be refused" in told
+    assert "[license]" in told
+    seen = terminal.json("plugin", "validate", plugin, code=EXIT_REFUSED)
+    assert {each["rule"]: each["enforced"] for each in seen["findings"]} == {"license": True, "changelog": False}
+
+
+def test_publishing_tells_what_is_only_monitored_and_the_release_keeps_it(terminal: Terminal, plugin: Path) -> None:
+    (plugin / "CHANGELOG.md").write_text("soon")
+    file = sign(terminal, plugin)
+    (finding,) = terminal.json("plugin", "publish", file)["findings"]
+    assert (finding["rule"], finding["enforced"]) == ("changelog", False)
+    assert terminal.registry.reader.findings("acme/guard", "1.0.0") == [finding]
+    assert "CHANGELOG.md has no heading" in terminal.run("plugin", "publish", file)
+
+
+def test_the_rules_of_the_marketplace_can_be_read(terminal: Terminal) -> None:
+    states = {each["id"]: each for each in terminal.json("plugin", "rules")}
+    assert states["kind"]["fixed"]
+    assert states["changelog"]["mode"] == "monitored"
+    assert "version-growth:" in terminal.run("plugin", "rules")
+
+
 def test_a_bare_package_file_verifies_too(terminal: Terminal, plugin: Path) -> None:
     file = sign(terminal, plugin)
     terminal.run("plugin", "publish", file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -181,6 +182,73 @@ async def test_what_is_refused_leaves_no_trace(registry: Registry, register: Bin
     assert await outcome_code(registry.publish(good.package.data[:-1], good.envelope)) == "package-corrupt"
     assert registry.reader.metadata("timestamp.json") == before
     assert registry.reader.search("") == []
+
+
+async def test_a_capability_smuggled_in_with_a_fix_is_refused(
+    registry: Registry, register: Bind, make_release: Make
+) -> None:
+    await register(registry)
+    first = make_release()
+    await registry.publish(first.package.data, first.envelope)
+    grown = make_release(version="1.0.1", more='[capabilities.log]\nwhy = "says what it did"\n')
+    with pytest.raises(ReleaseRefused, match="now asks for log"):
+        await registry.publish(grown.package.data, grown.envelope)
+    assert [r.version for r in registry.reader.index("acme/guard").releases] == ["1.0.0"]
+
+
+async def test_a_name_that_passes_for_anothers_is_refused(
+    registry: Registry, register: Bind, make_release: Make
+) -> None:
+    await register(registry, "acme", "globex")
+    first, squatter = make_release("acme/email-guard"), make_release("globex/emall-guard")
+    await registry.publish(first.package.data, first.envelope)
+    with pytest.raises(ReleaseRefused, match="could be taken for acme/email-guard"):
+        await registry.publish(squatter.package.data, squatter.envelope)
+
+
+async def test_an_operator_can_let_a_rule_only_watch(open_registry: Open, register: Bind, make_release: Make) -> None:
+    registry = open_registry(rules={"similar-name": "monitored"})
+    await register(registry, "acme", "globex")
+    for signed in (make_release("acme/email-guard"), make_release("globex/emall-guard")):
+        await registry.publish(signed.package.data, signed.envelope)
+    (finding,) = registry.reader.findings("globex/emall-guard", "1.0.0")
+    assert (finding["rule"], finding["enforced"]) == ("similar-name", False)
+
+
+async def test_looking_stores_nothing_and_runs_nothing(open_registry: Open, register: Bind, make_release: Make) -> None:
+    tried: list[bytes] = []
+
+    def check(component: bytes, manifest: object, schema: object) -> list[str]:
+        tried.append(component)
+        return []
+
+    registry = open_registry(check_contract=check)
+    await register(registry)
+    before = registry.reader.metadata("timestamp.json")
+    seen = await registry.validate(make_release(hook="user_vanishing").package.data)
+    assert [each.rule for each in seen.findings] == ["hooks"]
+    assert "contract" in seen.unseen
+    assert tried == []
+    assert registry.reader.metadata("timestamp.json") == before
+
+
+async def test_a_registry_of_the_first_schema_is_brought_along(
+    open_registry: Open, register: Bind, make_release: Make, tmp_path: Path
+) -> None:
+    registry = open_registry()
+    await register(registry)
+    signed = make_release()
+    receipt = await registry.publish(signed.package.data, signed.envelope)
+    await registry.close()
+    with sqlite3.connect(tmp_path / "registry" / "registry.db") as connection:
+        connection.execute("ALTER TABLE releases DROP COLUMN findings")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    registry = open_registry()
+    assert registry.reader.findings("acme/guard", "1.0.0") == []
+    assert await registry.publish(signed.package.data, signed.envelope) == receipt
+    silent = make_release("acme/other")
+    await registry.publish(silent.package.data, silent.envelope)
 
 
 async def test_a_package_over_the_operators_size_is_refused(

@@ -225,3 +225,14 @@ def test_every_error_of_the_marketplace_has_a_code_of_its_own() -> None:
     ours = {v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__}
     catalogue = error_catalogue()
     assert {catalogue[cls.code] for cls in ours} == ours  # type: ignore[attr-defined]
+
+
+async def test_anybody_may_ask_what_publishing_would_find(http: httpx.AsyncClient, make_release: Make) -> None:
+    broken = make_release(hook="user_vanishing")
+    answer = await http.post("/validate", files={"package": (broken.package.file_name, broken.package.data)})
+    assert answer.status_code == 200
+    assert [each["rule"] for each in answer.json()["findings"]] == ["hooks"]
+    assert (await http.get("/search")).json()["results"] == []
+    problem(await http.post("/validate", files={"other": ("x", b"x")}), 422, "validation")
+    problem(await http.post("/validate", files={"package": ("x", b"no package")}), 422, "package-corrupt")
+    assert {each["id"] for each in (await http.get("/rules")).json()} >= {"kind", "secrets", "version-growth"}

@@ -1,0 +1,122 @@
+"""How a version may differ from the one before it: what a tenant consented to never grows in a patch.
+
+Levels follow SemVer 2 (items 6 to 8), with capabilities as part of what a plugin promises; below 1.0.0 the
+minor number takes the part of the major one, as caret ranges read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+
+from kernel.manifest import PluginManifest
+from kernel.versions import Version
+from marketplace.rules.rule import Problem, Rule, Submission
+
+
+class Level(IntEnum):
+    """What a version number says has changed."""
+
+    PATCH = 0
+    MINOR = 1
+    MAJOR = 2
+
+
+def base_of(manifest: PluginManifest, history: Sequence[PluginManifest]) -> PluginManifest | None:
+    """The published version that ``manifest`` follows: the highest below it, a stable one if there is one."""
+    lower = [each for each in history if each.semver < manifest.semver]
+    stable = [each for each in lower if not each.semver.prerelease]
+    return max(stable or lower, key=lambda each: each.semver, default=None)
+
+
+def step(old: Version, new: Version) -> Level:
+    """What the numbers alone say."""
+    if new.major != old.major:
+        return Level.MAJOR
+    if new.minor != old.minor:
+        return Level.MAJOR if new.major == 0 else Level.MINOR
+    return Level.PATCH
+
+
+def changes(old: PluginManifest, new: PluginManifest) -> Iterator[tuple[Level, str]]:
+    """What has changed for those who run the plugin, each with the least level that may carry it."""
+    for word, level, before, after in (
+        ("asks for", Level.MINOR, powers(old), powers(new)),
+        ("implements", Level.MINOR, set(old.hooks), set(new.hooks)),
+        ("observes", Level.MINOR, set(old.events.subscribes), set(new.events.subscribes)),
+        ("needs", Level.MAJOR, set(old.requires.plugins), set(new.requires.plugins)),
+    ):
+        for what in sorted(after - before):
+            yield level, f"now {word} {what}"
+    for word, before, after in (
+        ("implements", set(old.hooks), set(new.hooks)),
+        ("declares the event", {e.type for e in old.events.declares}, {e.type for e in new.events.declares}),
+        ("has the permission", set(old.permissions), set(new.permissions)),
+    ):
+        for what in sorted(before - after):
+            yield Level.MAJOR, f"no longer {word} {what}"
+
+
+def powers(manifest: PluginManifest) -> set[str]:
+    """Everything that the manifest asks of the host, one line each: what a consent is about."""
+    asked = manifest.capabilities
+    found = set(asked.asked())
+    if asked.http is not None:
+        found |= {f"http to {host}" for host in asked.http.hosts} | {f"http {name}" for name in asked.http.methods}
+        if asked.http.headers is None:
+            found.add("http with any header")
+        else:
+            found |= {f"http with the header {name}" for name in asked.http.headers}
+    if asked.events is not None:
+        found |= {f"events {name}" for name in asked.events.emits}
+    if asked.secrets is not None:
+        for name, use in asked.secrets.names.items():
+            found |= {f"secrets {name} to {host} in the {place}" for host in use.hosts for place in use.places}
+    if asked.ai is not None:
+        found |= {f"ai {name}" for name in asked.ai.models}
+    if asked.notify is not None:
+        found |= {f"notify {name}" for name in asked.notify.channels}
+    if asked.services is not None:
+        found |= {f"services {plugin}.{name}" for plugin, names in asked.services.calls.items() for name in names}
+    return found
+
+
+def _growth(submission: Submission) -> Iterator[Problem]:
+    new = submission.manifest
+    old = base_of(new, submission.history or ())
+    if old is None:
+        return
+    below_one = new.semver.major == 0
+    said = step(old.semver, new.semver)
+    for level, what in changes(old, new):
+        least = Level.MAJOR if below_one else level
+        if said < least:
+            name = ("minor" if below_one else least.name.lower()) + " version"
+            yield Problem(
+                f"{new.version} {what}, which {old.version} did not"
+                if what.startswith("now")
+                else f"{new.version} {what}, which {old.version} did",
+                f"Publish it as a new {name}, so that nobody gets it as a mere fix.",
+            )
+
+
+def _order(submission: Submission) -> Iterator[Problem]:
+    new = submission.manifest.semver
+    line = [m.semver for m in submission.history or () if (m.semver.major, m.semver.minor) == (new.major, new.minor)]
+    newest = max(line, default=None)
+    if newest is not None and new < newest:
+        yield Problem(
+            f"{new} comes after {newest}, which is published already",
+            f"Publish a version above {newest}, or a fix of an older minor version.",
+        )
+
+
+GROWTH = (
+    Rule("version-order", "A version is above all others of its minor version.", _order, needs="history"),
+    Rule(
+        "version-growth",
+        "New capabilities, hooks and hosts come with a minor version; what is taken away, with a major one.",
+        _growth,
+        needs="history",
+    ),
+)

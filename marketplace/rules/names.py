@@ -1,0 +1,64 @@
+"""Names that could be taken for somebody else's. Looked at once, when a plugin's first version is published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from marketplace.rules.rule import Problem, Rule, Submission
+
+_SHORTEST = 5
+"""Names below this are too short for a slip of the finger to say anything."""
+_ALIKE = str.maketrans({"0": "o", "1": "l", "i": "l", "5": "s", "-": None})
+_FIX = "Choose a name that nobody can take for the other, or ask the marketplace's operator to let it pass."
+
+
+def alike(name: str, other: str) -> bool:
+    """Whether the two differ, and by no more than what looks alike or one slip: a letter more, less,
+    another, or two exchanged (optimal string alignment distance of 1)."""
+    if name == other or min(len(name), len(other)) < _SHORTEST or abs(len(name) - len(other)) > 1:
+        # A hyphen more or less is not a letter.
+        return name != other and len(name) >= _SHORTEST and _shape(name) == _shape(other)
+    return _shape(name) == _shape(other) or _one_slip(name, other)
+
+
+def _shape(name: str) -> str:
+    return name.translate(_ALIKE).replace("rn", "m").replace("vv", "w")
+
+
+def _one_slip(one: str, other: str) -> bool:
+    begin = 0
+    while begin < min(len(one), len(other)) and one[begin] == other[begin]:
+        begin += 1
+    rest, others = one[begin:], other[begin:]
+    if _counts_up(rest, others):
+        return False
+    return (
+        rest[1:] == others[1:]
+        or rest[1:] == others
+        or rest == others[1:]
+        or (rest[:2] == others[1::-1] and rest[2:] == others[2:])
+    )
+
+
+def _counts_up(rest: str, others: str) -> bool:
+    # report-1 and report-2 are a series, not a slip.
+    return (rest[:1] or others[:1]).isdigit() and (others[:1] or rest[:1]).isdigit()
+
+
+def _similar(submission: Submission) -> Iterator[Problem]:
+    if submission.history or submission.others is None:
+        return
+    manifest = submission.manifest
+    for other in submission.others():
+        publisher, _, name = other.partition("/")
+        if publisher == manifest.publisher:
+            continue
+        if alike(manifest.publisher, publisher):
+            yield Problem(f"the publisher {manifest.publisher} could be taken for {publisher}", _FIX)
+            return
+        if alike(manifest.short_name, name):
+            yield Problem(f"{manifest.id} could be taken for {other}", _FIX)
+            return
+
+
+NAMES = (Rule("similar-name", "The name cannot be taken for somebody else's.", _similar, needs="others"),)
