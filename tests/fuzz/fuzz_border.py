@@ -115,7 +115,7 @@ def carried(shape: abi.Shape, content: Any) -> Any:
 
 
 def _writable(shape: abi.Shape) -> bool:
-    return isinstance(shape, str) or (shape[0] != "enum" and all(_writable(s) for s in _inner(shape)))
+    return isinstance(shape, str) or (shape[0] not in ("enum", "clipped") and all(_writable(s) for s in _inner(shape)))
 
 
 def _inner(shape: abi.Shape) -> list[abi.Shape]:
