@@ -153,7 +153,8 @@ class MarketplaceClient:
         with self._exclusive():
             walker = self._walker()
             key_set = walker.key_set(manifest.publisher)
-            release = walker.index(manifest.id).find(manifest.version)
+            index = walker.index(manifest.id)
+        release = index.find(manifest.version)
         if release is None:
             raise VerificationFailed(
                 "release",
@@ -162,6 +163,8 @@ class MarketplaceClient:
                 fix="Publish it with `keelstone plugin publish`.",
             )
         prove_release(key_set, release, package, envelope, walker.walk)
+        if index.deprecated is not None:
+            notes.append(f"{manifest.id} is {index.deprecated}")
         until = walker.walk.valid_until
         if until is not None and until.timestamp() < self._now():
             notes.append(

@@ -31,6 +31,19 @@ class Yank:
 
 
 @dataclass(frozen=True, slots=True)
+class Deprecation:
+    """A plugin that should no longer be chosen: why, what to use instead (a plugin's id), and since when."""
+
+    reason: str
+    successor: str | None
+    at: str
+
+    def __str__(self) -> str:
+        instead = f" Use {self.successor} instead." if self.successor else ""
+        return f"deprecated since {self.at}: {self.reason}{instead}"
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One published version. ``kernel`` is the range of hook contracts it runs on."""
 
@@ -54,6 +67,7 @@ class Index:
 
     plugin: str
     releases: tuple[Release, ...]
+    deprecated: Deprecation | None = None
 
     def find(self, version: str) -> Release | None:
         """The release of that version, yanked or not."""
@@ -65,7 +79,10 @@ class Index:
 
     def to_bytes(self) -> bytes:
         """The document, canonical."""
-        return canonical_json({"format": FORMAT, "plugin": self.plugin, "releases": [asdict(r) for r in self.releases]})
+        body = {"format": FORMAT, "plugin": self.plugin, "releases": [asdict(r) for r in self.releases]}
+        if self.deprecated is not None:
+            body["deprecated"] = asdict(self.deprecated)
+        return canonical_json(body)
 
 
 def index_path(plugin: str) -> str:
@@ -73,9 +90,10 @@ def index_path(plugin: str) -> str:
     return f"plugins/{plugin}.json"
 
 
-def make_index(plugin: str, releases: list[Release]) -> Index:
+def make_index(plugin: str, releases: list[Release], deprecated: Deprecation | None = None) -> Index:
     """The index of ``releases``, put in order."""
-    return Index(plugin, tuple(sorted(releases, key=lambda r: parse_version(r.version), reverse=True)))
+    newest_first = sorted(releases, key=lambda r: parse_version(r.version), reverse=True)
+    return Index(plugin, tuple(newest_first), deprecated)
 
 
 def read_index(document: bytes) -> Index:
@@ -87,7 +105,8 @@ def read_index(document: bytes) -> Index:
         releases = tuple(
             Release(**{**r, "yanked": Yank(**r["yanked"]) if r["yanked"] else None}) for r in body["releases"]
         )
-        return Index(str(body["plugin"]), releases)
+        deprecated = body.get("deprecated")
+        return Index(str(body["plugin"]), releases, Deprecation(**deprecated) if deprecated else None)
     except (ValueError, KeyError, TypeError) as error:
         raise RegistryDamaged(
             f"A plugin's index cannot be read: {error}.",
@@ -114,6 +133,8 @@ def entry_of(index: Index) -> MarketplaceEntry:
         publisher=manifest.publisher,
         keywords=manifest.keywords,
         capabilities=tuple(manifest.capabilities.asked()),
+        deprecated=index.deprecated.reason if index.deprecated else None,
+        successor=index.deprecated.successor if index.deprecated else None,
     )
 
 

@@ -20,9 +20,10 @@ from starlette.datastructures import UploadFile
 
 from kernel.errors import NotFound, ValidationFailed
 from marketplace.http import BodyLimit, add_problem_handlers
-from marketplace.index import Release, Yank, entry_of
+from marketplace.index import Deprecation, Release, Yank, entry_of
 from marketplace.package import SUFFIX, read_package
 from marketplace.registry import NamespaceRecord, Receipt, Registry
+from marketplace.registry.receipts import DeprecationRecord
 from marketplace.registry.registry import Validation
 from marketplace.validator import Finding, RuleState
 from plugin_sdk.services import MarketplaceEntry
@@ -58,6 +59,7 @@ class PluginPage:
     id: str
     entry: MarketplaceEntry | None
     releases: list[ReleaseSummary]
+    deprecated: Deprecation | None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _add_reading(app: FastAPI, registry: Registry) -> None:
     def plugin(publisher: str, name: str) -> PluginPage:
         index = reader.index(f"{publisher}/{name}")
         entry = entry_of(index) if index.installable() else None
-        return PluginPage(index.plugin, entry, [_summary(release) for release in index.releases])
+        return PluginPage(index.plugin, entry, [_summary(release) for release in index.releases], index.deprecated)
 
     @app.get("/plugins/{publisher}/{name}/versions/{version}", summary="One release")
     def release(publisher: str, name: str, version: str) -> ReleasePage:
@@ -242,6 +244,10 @@ def _add_writing(app: FastAPI, registry: Registry) -> None:
     @app.post("/yank", summary="Withdraw a release from new installs", openapi_extra=envelope_body)
     async def yank(request: Request) -> Receipt:
         return await registry.yank(await request.body())
+
+    @app.post("/deprecate", summary="Advise against a plugin, or take that back", openapi_extra=envelope_body)
+    async def deprecate(request: Request) -> DeprecationRecord:
+        return await registry.deprecate(await request.body())
 
 
 async def _part(part: UploadFile | str | None) -> bytes | None:

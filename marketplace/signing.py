@@ -10,6 +10,7 @@ Sources: DSSE 1.0 (secure-systems-lab/dsse), in-toto attestation framework, Stat
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
 RELEASE = "urn:keelstone:release:v1"
 YANK = "urn:keelstone:yank:v1"
+DEPRECATION = "urn:keelstone:deprecation:v1"
 RECEIPT = "urn:keelstone:receipt:v1"
 MAX_ENVELOPE_BYTES = 64 * 1024
 
@@ -135,6 +137,16 @@ def sign_yank(plugin: str, version: str, digest: str, reason: str, key: SigningK
     """The publisher's statement that withdraws a release, as DSSE JSON bytes."""
     predicate = {"plugin": plugin, "version": version, "reason": reason}
     return sign_statement(YANK, {f"{plugin}@{version}": digest}, predicate, key)
+
+
+def sign_deprecation(plugin: str, reason: str | None, successor: str | None, at: str, key: SigningKey) -> bytes:
+    """The publisher's statement that a plugin should no longer be chosen, as DSSE JSON bytes.
+
+    ``reason`` None takes an earlier one back. ``at`` (ISO 8601, UTC) puts statements in order: an older one
+    never replaces a newer one. The subject's digest is that of the plugin's id, which is what it is about.
+    """
+    predicate = {"plugin": plugin, "reason": reason, "successor": successor, "at": at}
+    return sign_statement(DEPRECATION, {plugin: hashlib.sha256(plugin.encode()).hexdigest()}, predicate, key)
 
 
 def verify_release(

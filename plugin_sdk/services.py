@@ -275,7 +275,10 @@ class TenantDirectory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MarketplaceEntry:
-    """One plugin as search shows it. ``versions`` are SemVer, newest first, yanked ones left out."""
+    """One plugin as search shows it. ``versions`` are SemVer, newest first, yanked ones left out.
+
+    ``deprecated`` says why the publisher advises against it, if so, and ``successor`` names the plugin to use instead.
+    """
 
     id: str
     name: str
@@ -286,6 +289,8 @@ class MarketplaceEntry:
     publisher: str
     keywords: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
+    deprecated: str | None = None
+    successor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The author's commands: keygen, sign, verify, publish, yank."""
+"""The author's commands: keygen, sign, verify, validate, rules, publish, yank, deprecate."""
 
 from __future__ import annotations
 
@@ -217,6 +217,35 @@ def add_author_commands(tree: CommandTree) -> None:
             envelope = sign_yank(plugin, version, page["release"]["digest"], reason, key)
             receipt = door.request("POST", "/yank", json=jsonlib.loads(envelope))
         show(receipt, json, lambda: print_rows({k: receipt[k] for k in ("plugin", "version", "state")}))
+
+    @group.command("deprecate")
+    @command
+    def deprecate(
+        plugin: Annotated[str, typer.Argument(help="The plugin's id, publisher/name.")],
+        reason: Annotated[str, typer.Option("--reason", help="Why; shown to everybody.")] = "",
+        successor: Annotated[str | None, typer.Option("--successor", help="The plugin to use instead.")] = None,
+        undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+        json: JsonOption = False,
+    ) -> None:
+        """Advise against choosing a plugin. Its releases stay installable; search shows it last."""
+        from datetime import UTC, datetime
+
+        from kernel.errors import ValidationFailed
+        from marketplace.door import open_door
+        from marketplace.signing import sign_deprecation
+
+        if not undo and not reason.strip():
+            raise ValidationFailed(
+                "Say why.", plugin=plugin, expected="--reason TEXT", fix="Or --undo, to take it back."
+            )
+        settings = load_settings()
+        key = signing_key(settings, plugin.partition("/")[0])
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        envelope = sign_deprecation(plugin, None if undo else reason, None if undo else successor, now, key)
+        with open_door(tree, settings) as door:
+            record = door.request("POST", "/deprecate", json=jsonlib.loads(envelope))
+        shown = {"plugin": plugin, "deprecated": record["reason"] or "no", "successor": record["successor"] or "none"}
+        show(record, json, lambda: print_rows(shown))
 
 
 def _print_findings(findings: list[dict[str, Any]]) -> None:

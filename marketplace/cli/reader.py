@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from marketplace.cli.shared import MARKETPLACE_HELP, load_settings, print_rows, print_table
-from plugin_sdk.terminal import CommandTree, JsonOption, command, show
+from plugin_sdk.terminal import CommandTree, JsonOption, command, err, show
 
 
 def add_reader_commands(tree: CommandTree) -> None:
@@ -28,7 +28,12 @@ def add_reader_commands(tree: CommandTree) -> None:
             answer = door.request("GET", "/search", params={"q": query, "limit": limit})
         results = answer["results"]
         columns = ("id", "latest", "name", "summary")
-        rows = [[entry[column] for column in columns] for entry in results]
+        rows = [
+            [entry["id"], entry["latest"], entry["name"], f"(deprecated) {entry['summary']}"]
+            if entry["deprecated"]
+            else [entry[column] for column in columns]
+            for entry in results
+        ]
         show(answer, json, lambda: print_table(columns, rows, "Nothing found."))
 
     @group.command("info")
@@ -47,6 +52,10 @@ def add_reader_commands(tree: CommandTree) -> None:
         def text() -> None:
             if entry and detail:
                 print_rows({k: entry[k] for k in ("id", "name", "summary", "latest", "license", "publisher")})
+                if page["deprecated"]:
+                    instead = page["deprecated"]["successor"]
+                    advice = f" Use {instead} instead." if instead else ""
+                    err.print(f"Deprecated: {page['deprecated']['reason']}{advice}", style="yellow", markup=False)
                 asked = detail["manifest"].get("capabilities", {})
                 reasons = [[name, asked[name]["why"]] for name in entry["capabilities"]]
                 print_table(("asks for", "why"), reasons, "It asks for nothing.")

@@ -13,14 +13,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kernel.errors import NotFound
+from kernel.errors import Conflict, NotFound
 from marketplace.errors import NamespaceTaken, VersionTaken
-from marketplace.index import Index, Release, Yank, entry_of, make_index, manifest_document
+from marketplace.index import Deprecation, Index, Release, Yank, entry_of, make_index, manifest_document
 from marketplace.namespaces import KeySet
 from marketplace.package import Package
-from marketplace.registry.receipts import NamespaceRecord, Receipt
+from marketplace.registry.receipts import DeprecationRecord, NamespaceRecord, Receipt
 from marketplace.registry.search import update_search
-from marketplace.registry.tables import namespaces, releases
+from marketplace.registry.tables import namespaces, plugins, releases
 
 
 @dataclass(slots=True)
@@ -131,7 +131,46 @@ class YankRelease:
         )
 
 
-Change = RegisterNamespace | Publish | YankRelease
+@dataclass(frozen=True, slots=True)
+class Deprecate:
+    """Advise against a plugin, or take that back (``reason`` None). Its releases stay installable."""
+
+    plugin: str
+    reason: str | None
+    successor: str | None
+    at: str
+
+    def apply(self, connection: sa.Connection, now: str, touched: Touched) -> DeprecationRecord:
+        """Raises NotFound if the plugin, or its successor, is not here, and Conflict if a newer statement is."""
+        row = connection.execute(sa.select(plugins).where(plugins.c.plugin == self.plugin)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no plugin {self.plugin} in this marketplace.", plugin=self.plugin)
+        if self.successor is not None:
+            known = sa.select(plugins.c.id).where(plugins.c.plugin == self.successor, plugins.c.entry.is_not(None))
+            if self.successor == self.plugin or connection.execute(known).one_or_none() is None:
+                raise NotFound(
+                    f"{self.successor} cannot succeed {self.plugin}.",
+                    plugin=self.plugin,
+                    expected="another plugin of this marketplace with a release",
+                    found=self.successor,
+                )
+        stored = row.deprecation
+        said = {"reason": self.reason, "successor": self.successor, "at": self.at}
+        if stored is not None and stored != said and stored["at"] >= self.at:
+            raise Conflict(
+                f"A newer statement about {self.plugin} is here already.",
+                plugin=self.plugin,
+                expected=f"one from after {stored['at']}",
+                found=self.at,
+                fix="Sign a new one with `keelstone plugin deprecate`.",
+            )
+        if stored != said:
+            connection.execute(sa.update(plugins).where(plugins.c.id == row.id).values(deprecation=said))
+            touched.plugins.setdefault(self.plugin, None)
+        return DeprecationRecord(self.plugin, self.reason, self.successor, self.at)
+
+
+Change = RegisterNamespace | Publish | YankRelease | Deprecate
 
 
 def find_receipt(connection: sa.Connection, plugin: str, version: str, digest: str) -> Receipt | None:
@@ -157,6 +196,7 @@ def render(connection: sa.Connection, plugin: str, readme: str | None) -> Index:
 def load_index(connection: sa.Connection, plugin: str) -> Index:
     """All releases of a plugin (none if there is no such plugin)."""
     rows = connection.execute(sa.select(releases).where(releases.c.plugin == plugin))
+    said = connection.execute(sa.select(plugins.c.deprecation).where(plugins.c.plugin == plugin)).scalar()
     return make_index(
         plugin,
         [
@@ -172,6 +212,7 @@ def load_index(connection: sa.Connection, plugin: str) -> Index:
             )
             for row in rows
         ],
+        Deprecation(**said) if said and said["reason"] is not None else None,
     )
 
 

@@ -50,6 +50,16 @@ class NamespaceRecord:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class DeprecationRecord:
+    """What a publisher last said of choosing a plugin; ``reason`` None: nothing against it (any more)."""
+
+    plugin: str
+    reason: str | None
+    successor: str | None
+    at: str
+
+
 def sign_receipt(key: SigningKey, values: Mapping[str, Any]) -> Receipt:
     """The receipt of ``values`` (all fields but ``signed``)."""
     predicate = {k: v for k, v in values.items() if k != "digest"}

@@ -28,6 +28,7 @@ from marketplace.package import DEFAULT_MAX_BYTES, Package, read_package
 from marketplace.registry.blobs import FolderBlobs
 from marketplace.registry.changes import (
     Change,
+    Deprecate,
     Pending,
     Publish,
     RegisterNamespace,
@@ -39,10 +40,17 @@ from marketplace.registry.changes import (
 )
 from marketplace.registry.metadata import MetadataRows
 from marketplace.registry.reader import RegistryReader
-from marketplace.registry.receipts import KEYS_TARGET, NamespaceRecord, Receipt, keys_document, sign_receipt
+from marketplace.registry.receipts import (
+    KEYS_TARGET,
+    DeprecationRecord,
+    NamespaceRecord,
+    Receipt,
+    keys_document,
+    sign_receipt,
+)
 from marketplace.registry.tables import Tables, releases
 from marketplace.rules.rule import Mode
-from marketplace.signing import YANK, open_statement, peek_statement, verify_release
+from marketplace.signing import DEPRECATION, YANK, Statement, open_statement, peek_statement, verify_release
 from marketplace.tuf_repository import Lifetimes, Renewal, RepositoryKeys, TufRepository
 from marketplace.validator import ComponentInspector, ContractChecker, Finding, RuleState, Validator
 
@@ -50,7 +58,9 @@ MAX_BATCH = 256
 ROOT_FILE = "root.json"
 RENEW_SECONDS = 3_600.0
 OnStep = Callable[[str], None]
-Outcome = Receipt | NamespaceRecord | Exception
+CLOCK_SKEW = 300.0
+"""Seconds that a publisher's clock may be ahead."""
+Outcome = Receipt | NamespaceRecord | DeprecationRecord | Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +221,15 @@ class Registry:
         change = await asyncio.to_thread(self._examine_yank, envelope)
         return cast(Receipt, await self._commit(change))
 
+    async def deprecate(self, envelope: bytes) -> DeprecationRecord:
+        """Advise against choosing a plugin, or take it back, by a statement of its publisher
+        (``signing.DEPRECATION``). Idempotent.
+
+        Raises NotFound, Conflict (a newer statement is here), NamespaceUnknown or a signature error.
+        """
+        change = await asyncio.to_thread(self._examine_deprecation, envelope)
+        return cast(DeprecationRecord, await self._commit(change))
+
     async def renew(self) -> Renewal:
         """Sign anew what is about to expire, and forget what nobody asks for any more."""
         return await asyncio.to_thread(self._renew)
@@ -261,12 +280,9 @@ class Registry:
         return package, [asdict(each) for each in findings], known
 
     def _examine_yank(self, envelope: bytes) -> YankRelease:
-        claimed = peek_statement(envelope, YANK).predicate
-        publisher = str(claimed.get("plugin", "")).partition("/")[0]
-        key_set = self.reader.key_set(publisher)
+        statement = self._publishers_word(envelope, YANK)
+        said = statement.predicate
         try:
-            statement = open_statement(envelope, YANK, key_set.keys, key_set.threshold)
-            said = statement.predicate
             (digest,) = statement.subjects.values()
             return YankRelease(str(said["plugin"]), str(said["version"]), digest, str(said["reason"])[:500])
         except (KeyError, ValueError) as error:
@@ -274,8 +290,31 @@ class Registry:
                 "The statement does not say which release is withdrawn, and why.",
                 expected="plugin, version and reason, about one package",
             ) from error
+
+    def _examine_deprecation(self, envelope: bytes) -> Deprecate:
+        said = self._publishers_word(envelope, DEPRECATION).predicate
+        try:
+            reason, successor, at = said["reason"], said["successor"], datetime.fromisoformat(said["at"])
+            if at.tzinfo is None or at.timestamp() > self._clock.now() + CLOCK_SKEW:
+                raise ValueError("a moment that has not come")
+        except (KeyError, ValueError, TypeError) as error:
+            raise SignatureInvalid(
+                "The statement does not say what is advised against, why, and since when.",
+                expected="plugin, reason, successor, and at: ISO 8601 in UTC, not in the future",
+            ) from error
+        moment = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        told = None if reason is None else (str(reason).strip() or "no reason given")[:500]
+        named = str(successor) if successor and told is not None else None
+        return Deprecate(str(said["plugin"]), told, named, moment)
+
+    def _publishers_word(self, envelope: bytes, kind: str) -> Statement:
+        """A statement about a plugin, signed by the keys of its namespace."""
+        claimed = str(peek_statement(envelope, kind).predicate.get("plugin", ""))
+        key_set = self.reader.key_set(claimed.partition("/")[0])
+        try:
+            return open_statement(envelope, kind, key_set.keys, key_set.threshold)
         except (SignatureInvalid, SignatureMissing, SignerUnknown) as error:
-            error.plugin = str(claimed.get("plugin"))
+            error.plugin = claimed
             raise
 
     # -------------------------------------------------------------------------- group commit

@@ -4,7 +4,8 @@
    at most ``CANDIDATES`` of each: very common terms would otherwise cost time in proportion to the
    whole catalogue.
 2. Score: each query word counts for the best field it is in (``WEIGHTS``), and a title or id that
-   is exactly the query counts most. Ties are in order of the id.
+   is exactly the query counts most. What its publisher advises against counts ``DEPRECATED`` of that.
+   Ties are in order of the id.
 3. If that finds nothing, each word is corrected to the closest one that titles have (transposed,
    missing or doubled letters), and 1. and 2. run again.
 4. If there are still too few, titles with similar trigrams follow (parts of words), most similar
@@ -30,6 +31,7 @@ SIMILAR = 0.4
 CLOSE = 0.75
 """Least share of equal letters (difflib's ratio) that makes one word a correction of another."""
 EXACT = 20.0
+DEPRECATED = 0.25
 WEIGHTS = {"title": 8.0, "title-prefix": 5.0, "keywords": 4.0, "summary": 2.0, "body": 1.0}
 _WORD = re.compile(r"[^\W_]+")
 
@@ -96,12 +98,14 @@ def _match(connection: sa.Connection, table: str, expression: str) -> list[int]:
 
 def _rank(connection: sa.Connection, words: Sequence[str], rows: Sequence[int]) -> list[int]:
     scored = []
-    for row, plugin, title, keywords, summary in _texts(connection, rows):
+    for row, plugin, title, keywords, summary, deprecated in _texts(connection, rows):
         fields = {"title": _words(title), "keywords": _words(keywords), "summary": _words(summary)}
         score = sum(_weight(word, fields) for word in words)
         begins = len(fields["title"]) >= len(words) and all(map(_alike, words, fields["title"]))
         if begins or list(words) == _words(plugin):
             score += EXACT
+        if deprecated:
+            score *= DEPRECATED
         scored.append((-score, plugin, row))
     return [row for _, _, row in sorted(scored)]
 
@@ -129,7 +133,7 @@ def _similar(connection: sa.Connection, words: Sequence[str]) -> list[int]:
         return []
     rows = _match(connection, "plugin_trigrams", " OR ".join(f'"{gram}"' for gram in sorted(wanted)))
     scored = []
-    for row, plugin, title, _, _ in _texts(connection, rows):
+    for row, plugin, title, *_ in _texts(connection, rows):
         titles = [set(_grams(word)) for word in _words(title)]
         nearest = [max((_dice(set(_grams(word)), other) for other in titles), default=0.0) for word in words]
         score = sum(nearest) / len(nearest)
@@ -150,12 +154,13 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _texts(connection: sa.Connection, rows: Sequence[int]) -> Iterable[tuple[int, str, str, str, str]]:
+def _texts(connection: sa.Connection, rows: Sequence[int]) -> Iterable[tuple[int, str, str, str, str, bool]]:
     if not rows:
         return []
     marks = ",".join("?" * len(rows))
     found: Any = connection.exec_driver_sql(
-        "SELECT p.id, p.plugin, t.title, t.keywords, t.summary FROM plugins p "  # noqa: S608 - question marks only
+        "SELECT p.id, p.plugin, t.title, t.keywords, t.summary, "  # noqa: S608 - question marks only
+        "json_extract(p.entry, '$.deprecated') IS NOT NULL FROM plugins p "
         f"JOIN plugin_text t ON t.rowid = p.id WHERE p.id IN ({marks})",
         tuple(rows),
     )

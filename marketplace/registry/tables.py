@@ -49,6 +49,7 @@ plugins = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("plugin", sa.Text, nullable=False, unique=True),
     sa.Column("entry", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("deprecation", sa.JSON(none_as_null=True), nullable=True),
 )
 
 releases = sa.Table(
@@ -98,6 +99,7 @@ class Tables:
                 )
             if found == 1:
                 connection.exec_driver_sql("ALTER TABLE releases ADD COLUMN findings JSON NOT NULL DEFAULT '[]'")
+                connection.exec_driver_sql("ALTER TABLE plugins ADD COLUMN deprecation JSON")
             schema.create_all(connection)
             for statement in _SEARCH:
                 connection.exec_driver_sql(statement)

@@ -21,6 +21,7 @@ pytestmark = [
 ]
 TUTORIAL = ROOT / "docs" / "tutorials" / "your-first-plugin.md"
 SECRET = ROOT / "docs" / "how-to" / "send-a-secret.md"
+RELEASE = ROOT / "docs" / "how-to" / "look-after-a-release.md"
 PYTHON_GUEST = ROOT / "docs" / "how-to" / "write-a-python-guest.md"
 
 
@@ -63,3 +64,9 @@ def test_a_secret_is_asked_for_and_entered_as_the_page_says(shell: Shell) -> Non
     with toolchains_at_hand():
         Toolchains().assemblyscript()
     assert len(shell.follow(SECRET)) > 5
+
+
+def test_a_release_is_looked_after_as_the_page_says(shell: Shell) -> None:
+    with toolchains_at_hand():
+        Toolchains().assemblyscript()
+    assert len(shell.follow(RELEASE)) > 8

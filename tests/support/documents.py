@@ -24,6 +24,7 @@ RUN_BY = {
     "README.md": "tests/e2e/test_docs.py",
     "docs/how-to/administer-a-tenant.md": "tests/e2e/test_docs.py",
     "docs/how-to/integrate.md": "tests/e2e/test_docs.py",
+    "docs/how-to/look-after-a-release.md": "tests/e2e/test_tutorial.py",
     "docs/how-to/meter-and-budget.md": "tests/e2e/test_docs.py",
     "docs/how-to/operate-plugins.md": "tests/e2e/test_docs.py",
     "docs/how-to/port-an-extism-plugin.md": "tests/e2e/test_porting.py",

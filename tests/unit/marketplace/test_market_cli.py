@@ -258,6 +258,19 @@ def test_a_release_is_withdrawn_by_its_author(terminal: Terminal, plugin: Path) 
     assert any("it bites" in line for line in terminal.json("plugin", "verify", file)["chain"])
 
 
+def test_an_author_advises_against_a_plugin_and_takes_it_back(terminal: Terminal, plugin: Path) -> None:
+    file = sign(terminal, plugin)
+    terminal.run("plugin", "publish", file)
+    terminal.run("plugin", "deprecate", "acme/guard", code=EXIT_FAILED)
+    told = terminal.run("plugin", "deprecate", "acme/guard", "--reason", "nobody [red]looks[/red] after it")
+    assert "nobody [red]looks[/red] after it" in told
+    assert "Deprecated: nobody [red]looks[/red] after it" in terminal.run("marketplace", "info", "acme/guard")
+    assert "(deprecated)" in terminal.run("marketplace", "search", "guard")
+    assert "is deprecated since" in terminal.run("plugin", "verify", file)
+    assert terminal.json("plugin", "deprecate", "acme/guard", "--undo")["reason"] is None
+    assert "deprecated" not in terminal.run("marketplace", "search", "guard").lower()
+
+
 def test_a_pinned_root_decides_about_a_service(
     terminal: Terminal, plugin: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

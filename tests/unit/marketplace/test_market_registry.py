@@ -7,12 +7,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kernel.errors import KeelstoneError, NotFound, ValidationFailed
+from kernel.errors import Conflict, KeelstoneError, NotFound, ValidationFailed
 from marketplace.errors import (
     KeyMissing,
     NamespacesClosed,
@@ -25,11 +26,12 @@ from marketplace.errors import (
     SignerUnknown,
     VersionTaken,
 )
+from marketplace.index import read_index
 from marketplace.keys import SigningKey, generate_key, public_key
 from marketplace.namespaces import make_key_set
 from marketplace.registry import Receipt, Registry
 from marketplace.registry.receipts import KEYS_TARGET
-from marketplace.signing import RECEIPT, canonical_json, open_statement, sign_yank
+from marketplace.signing import RECEIPT, canonical_json, open_statement, sign_deprecation, sign_yank
 
 Bind = Callable[..., Awaitable[None]]
 Make = Callable[..., Any]
@@ -242,6 +244,7 @@ async def test_a_registry_of_the_first_schema_is_brought_along(
     await registry.close()
     with sqlite3.connect(tmp_path / "registry" / "registry.db") as connection:
         connection.execute("ALTER TABLE releases DROP COLUMN findings")
+        connection.execute("ALTER TABLE plugins DROP COLUMN deprecation")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     registry = open_registry()
@@ -382,6 +385,74 @@ async def test_only_the_publisher_yanks(
     with pytest.raises(SignatureInvalid):
         await registry.yank(signed.envelope)
     assert registry.reader.index("acme/guard").installable()
+
+
+# ------------------------------------------------------------------------------ advising against
+
+
+@pytest.fixture
+async def two_plugins(registry: Registry, register: Bind, make_release: Make) -> Registry:
+    await register(registry)
+    for plugin in ("acme/guard", "acme/better"):
+        signed = make_release(plugin)
+        await registry.publish(signed.package.data, signed.envelope)
+    return registry
+
+
+def moment(clock: Any, seconds: float = 0) -> str:
+    return datetime.fromtimestamp(clock.now() + seconds, UTC).isoformat()
+
+
+async def test_a_deprecated_plugin_stays_installable_says_why_and_comes_last(
+    two_plugins: Registry, key: SigningKey, clock: Any
+) -> None:
+    envelope = sign_deprecation("acme/guard", "nobody looks after it", "acme/better", moment(clock), key)
+    record = await two_plugins.deprecate(envelope)
+    assert (record.plugin, record.successor) == ("acme/guard", "acme/better")
+    assert await two_plugins.deprecate(envelope) == record
+    index = two_plugins.reader.index("acme/guard")
+    assert index.installable()
+    assert index.deprecated is not None
+    assert "nobody looks after it Use acme/better instead." in str(index.deprecated)
+    assert read_index(index.to_bytes()) == index
+    found = two_plugins.reader.search("door")
+    assert [e.id for e in found] == ["acme/better", "acme/guard"]
+    assert (found[1].deprecated, found[1].successor) == ("nobody looks after it", "acme/better")
+
+
+async def test_it_outlives_a_new_release_and_can_be_taken_back(
+    two_plugins: Registry, make_release: Make, key: SigningKey, clock: Any
+) -> None:
+    old = sign_deprecation("acme/guard", "resting", None, moment(clock), key)
+    await two_plugins.deprecate(old)
+    newer = make_release(version="1.0.1")
+    await two_plugins.publish(newer.package.data, newer.envelope)
+    assert two_plugins.reader.index("acme/guard").deprecated is not None
+    await two_plugins.deprecate(sign_deprecation("acme/guard", None, None, moment(clock, 1), key))
+    assert two_plugins.reader.index("acme/guard").deprecated is None
+    # The statement that was taken back does not come back when somebody sends it again.
+    with pytest.raises(Conflict, match="newer statement"):
+        await two_plugins.deprecate(old)
+    assert two_plugins.reader.index("acme/guard").deprecated is None
+
+
+async def test_only_the_publisher_advises_and_only_about_what_is_here(
+    two_plugins: Registry, key: SigningKey, clock: Any
+) -> None:
+    at = moment(clock)
+    with pytest.raises(SignerUnknown):
+        await two_plugins.deprecate(sign_deprecation("acme/guard", "spite", None, at, generate_key()))
+    with pytest.raises(NotFound):
+        await two_plugins.deprecate(sign_deprecation("acme/gone", "x", None, at, key))
+    for successor in ("acme/gone", "acme/guard"):
+        with pytest.raises(NotFound, match="cannot succeed"):
+            await two_plugins.deprecate(sign_deprecation("acme/guard", "x", successor, at, key))
+    for when in ("soon", "2026-01-01T00:00:00", moment(clock, 3_600)):
+        with pytest.raises(SignatureInvalid):
+            await two_plugins.deprecate(sign_deprecation("acme/guard", "x", None, when, key))
+    with pytest.raises(SignatureInvalid):
+        await two_plugins.deprecate(sign_yank("acme/guard", "1.0.0", "0" * 64, "x", key))
+    assert two_plugins.reader.index("acme/guard").deprecated is None
 
 
 # ------------------------------------------------------------------------------ killed

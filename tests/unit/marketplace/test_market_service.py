@@ -15,7 +15,7 @@ from marketplace.keys import SigningKey, generate_key
 from marketplace.namespaces import make_key_set
 from marketplace.registry import Registry
 from marketplace.service import create_app
-from marketplace.signing import SIGNATURE_SUFFIX, sign_yank
+from marketplace.signing import SIGNATURE_SUFFIX, sign_deprecation, sign_yank
 
 Make = Callable[..., Any]
 Bind = Callable[..., Awaitable[None]]
@@ -236,3 +236,17 @@ async def test_anybody_may_ask_what_publishing_would_find(http: httpx.AsyncClien
     problem(await http.post("/validate", files={"other": ("x", b"x")}), 422, "validation")
     problem(await http.post("/validate", files={"package": ("x", b"no package")}), 422, "package-corrupt")
     assert {each["id"] for each in (await http.get("/rules")).json()} >= {"kind", "secrets", "version-growth"}
+
+
+async def test_advice_against_a_plugin_needs_the_publishers_signature(
+    http: httpx.AsyncClient, registry: Registry, register: Bind, make_release: Make, key: SigningKey
+) -> None:
+    await register(registry)
+    signed = make_release()
+    await registry.publish(signed.package.data, signed.envelope)
+    at = "2026-01-01T00:00:00Z"
+    theirs = sign_deprecation("acme/guard", "spite", None, at, generate_key())
+    problem(await http.post("/deprecate", content=theirs), 403, "signer-unknown")
+    mine = sign_deprecation("acme/guard", "resting", None, at, key)
+    assert (await http.post("/deprecate", content=mine)).json()["reason"] == "resting"
+    assert (await http.get("/plugins/acme/guard")).json()["deprecated"]["reason"] == "resting"
