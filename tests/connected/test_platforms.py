@@ -80,7 +80,8 @@ def test_two_processes_see_each_others_activations_and_share_the_work(
                 for number in range(PEOPLE):
                     client = left if number % 2 else right
                     body = {"email": f"p{number}@example.com", "name": f"Person {number}"}
-                    assert client.post("/api/v1/users", json=body).status_code == 201
+                    answer = client.post("/api/v1/users", json=body)
+                    assert answer.status_code == 201, answer.text
 
                 expected = {f"Person {n} (p{n}@example.com) has registered." for n in range(PEOPLE)}
                 _until(lambda: expected <= set(chat.texts))

@@ -62,6 +62,7 @@ class Monitor:
         self._figures: dict[Key, Arm | Report] = {}
         self._unsaved: set[Key] = set()
         self._wake = asyncio.Event()
+        self._edition = 0
         self._background = Background(self._run, "upgrades-monitor")
         self._next_round = 0.0
         self._opened: dict[str, BreakerRecord] = {}
@@ -88,6 +89,11 @@ class Monitor:
         others = [u for u in self._canaries.get(upgrade.plugin, ()) if u.id != upgrade.id]
         counted = upgrade.mode == "canary" and upgrade.state is UpgradeState.RUNNING
         self._canaries[upgrade.plugin] = [*others, upgrade] if counted else others
+        self._edition += 1
+        self._wake.set()
+
+    def heard(self, tenant: str, data: object) -> None:
+        """An upgrade began, in whatever process: look at once, so that its first calls here count too."""
         self._wake.set()
 
     def _breaker(self, record: BreakerRecord) -> None:
@@ -132,8 +138,11 @@ class Monitor:
 
     async def tick(self) -> None:
         """One look at everything."""
+        edition = self._edition
         found = await self._upgrades.open()
-        self._watch(found)
+        # What began while it was read is known better than by what was read.
+        if edition == self._edition:
+            self._watch(found)
         await self.flush()
         for upgrade in found:
             try:

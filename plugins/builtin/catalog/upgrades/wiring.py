@@ -41,6 +41,7 @@ class Trials:
         self.mirror = Mirror(control, self.monitor.compared)
         self.preflights = Preflights(database, repository, stored, operations, hooks, blobs, marketplace)
         control.watch_calls(self.monitor.note)
+        control.listen("plugin.upgrade_started", self.monitor.heard)
         control.mirror_calls(self.mirror.offer)
 
     def routes(self) -> list[Routes]:
