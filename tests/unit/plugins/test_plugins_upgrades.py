@@ -440,6 +440,41 @@ async def test_calls_are_counted_by_version_from_the_moment_an_upgrade_begins():
     assert len(store.put) == 2
 
 
+async def test_an_upgrade_begun_elsewhere_is_looked_for_as_soon_as_it_is_heard_of():
+    trials, looked = Upgrades(), asyncio.Semaphore(0)
+
+    async def open_ones():
+        looked.release()
+        return [upgrade()] if monitor._next_round else []
+
+    trials.open = open_ones
+    trials.end_strays = lambda context, known: asyncio.sleep(0)
+    monitor = Monitor(Store(), Store(), trials, Watched(), interval=3_600)
+    monitor.start()
+    await looked.acquire()
+    await asyncio.sleep(0)
+    monitor.heard("acme", {"upgrade": "u1"})
+    async with asyncio.timeout(10):
+        await looked.acquire()
+        while not monitor._canaries:  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0)
+    await monitor.stop()
+
+
+async def test_an_upgrade_that_begins_while_the_others_are_read_is_not_forgotten():
+    trials = Upgrades()
+
+    async def open_ones():
+        trials.changed(upgrade())
+        return []
+
+    trials.open = open_ones
+    trials.end_strays = lambda context, known: asyncio.sleep(0)
+    monitor = Monitor(Store(), Store(), trials, Watched())
+    await monitor.tick()
+    assert [found.id for found in monitor._canaries["acme/hello"]] == ["u1"]
+
+
 async def test_an_admins_upgrade_counts_only_the_own_tenants_calls():
     store, trials = Store(), Upgrades()
     monitor = Monitor(store, store, trials, Watched())
