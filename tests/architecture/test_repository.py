@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from docs.generate import PAGES
-from tests.support.documents import RUN_BY, blocks, pages
+from tests.support.documents import RUN_BY, blocks, pages, swapped
 from tests.support.sources import ROOT, shown, texts
 
 LOCKS = ("run.lock", "dev.lock")
@@ -183,3 +183,12 @@ def test_one_thing_has_one_name(word: str, term: str) -> None:
 def test_the_generated_pages_are_named_in_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
     assert [name for name in PAGES if f"reference/{name}" not in index] == []
+
+
+def test_a_readers_addresses_are_swapped_once_and_never_inside_a_number() -> None:
+    real = {"postgresql://k@localhost:5432/k": "postgresql://k@localhost:58701/k", "8701": "4001", "8702": "4002"}
+    said = "run on postgresql://k@localhost:5432/k at 8701 and localhost:8702/x, not 18701"
+    expected = "run on postgresql://k@localhost:58701/k at 4001 and localhost:4002/x, not 18701"
+    assert swapped(said, real) == expected
+    assert swapped(expected, {there: here for here, there in real.items()}) == said
+    assert swapped(said, {}) == said

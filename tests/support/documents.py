@@ -115,6 +115,16 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def swapped(text: str, instead: Mapping[str, str]) -> str:
+    """``text`` with each key replaced by its value, in one pass: what was put in is never replaced again, and a
+    port is not found inside a longer number."""
+    if not instead:
+        return text
+    whole = {key: (r"(?<!\d)" * key[0].isdigit()) + re.escape(key) + (r"(?!\d)" * key[-1].isdigit()) for key in instead}
+    form = "|".join(whole[key] for key in sorted(instead, key=len, reverse=True))
+    return re.sub(form, lambda match: instead[match[0]], text)
+
+
 class Shell:
     """A bash that keeps its variables and folder from command to command.
 
@@ -152,9 +162,7 @@ class Shell:
         assert self._process.stdout is not None
         self._count += 1
         mark = f"<<end of {self._count}>>"
-        typed = command
-        for said, real in self._instead.items():
-            typed = typed.replace(said, real)
+        typed = swapped(command, self._instead)
         script = f"{{ {typed}\n}} </dev/null\nprintf '\\n{mark}%s\\n' $?\n"
         self._process.stdin.write(script.encode())
         self._process.stdin.flush()
@@ -168,9 +176,7 @@ class Shell:
                 piece = os.read(self._process.stdout.fileno(), 65536)
                 assert piece, f"the shell ended in {command!r}: {seen.decode()[-2000:]}"
                 seen += piece
-        text = seen.decode(errors="replace")
-        for said, real in self._instead.items():
-            text = text.replace(real, said)
+        text = swapped(seen.decode(errors="replace"), {real: said for said, real in self._instead.items()})
         output, _, code = text.rpartition(f"\n{mark}")
         return int(code), output
 
