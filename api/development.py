@@ -27,6 +27,7 @@ from kernel.payloads import EventView, Payload
 from kernel.plain import Text
 from kernel.ports import GuestCall, GuestResult, GuestRuntime, LogLine
 from marketplace.package import read_package
+from marketplace.rules import Submission
 from marketplace.validator import Validator
 from plugin_sdk.dev.source import source_folder
 from plugin_sdk.dev.summary import summary_of
@@ -267,11 +268,11 @@ def development_router(platform: Platform, development: Development) -> APIRoute
     ) -> OfferOut:
         archive = await package.read()
         offered = development.offer(archive, number)
-        findings = await asyncio.to_thread(validator.findings, read_package(archive))
+        seen = await asyncio.to_thread(validator.validate, Submission(read_package(archive)))
         return OfferOut(
             plugin=offered.manifest.id,
             version=offered.manifest.version,
-            findings=[{"rule": f.rule, "problem": f.problem, "fix": f.fix} for f in findings],
+            findings=[{"rule": f.rule, "problem": f.problem, "fix": f.fix} for f in seen.findings],
         )
 
     @router.get("/calls", summary="Guest calls, the newest last; waits for one if there is none yet")

@@ -82,7 +82,8 @@ class MarketplaceClient:
 
     async def manifests(self, plugin: str) -> list[PluginManifest]:
         """Manifests of all installable versions that this kernel can read. Raises NotFound."""
-        return _manifests(await self.index(plugin))
+        index = await self.index(plugin)
+        return index.readable(index.installable())
 
     async def index(self, plugin: str) -> Index:
         """All releases of a plugin, withdrawn ones included. Raises NotFound or VerificationFailed."""
@@ -164,7 +165,7 @@ class MarketplaceClient:
             )
         prove_release(key_set, release, package, envelope, walker.walk)
         if index.deprecated is not None:
-            notes.append(f"{manifest.id} is {index.deprecated}")
+            notes.append(f"{manifest.id} is deprecated since {index.deprecated.at}: {index.deprecated.advice}")
         until = walker.walk.valid_until
         if until is not None and until.timestamp() < self._now():
             notes.append(
@@ -313,13 +314,3 @@ def _checked_id(plugin: str) -> str:
         return check_plugin_id(plugin)
     except ValueError as error:
         raise ValidationFailed(str(error), found=plugin) from error
-
-
-def _manifests(index: Index) -> list[PluginManifest]:
-    found = []
-    for release in index.installable():
-        try:
-            found.append(release.parsed_manifest())
-        except ManifestError:
-            continue  # made for a newer kernel: not installable here, and no reason to hide the others
-    return found

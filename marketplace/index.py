@@ -8,11 +8,12 @@ that the index gives.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kernel.errors import NotFound
+from kernel.errors import ManifestError, NotFound
 from kernel.manifest import PluginManifest, manifest_from_dict
 from kernel.versions import parse_version
 from marketplace.errors import RegistryDamaged
@@ -38,9 +39,11 @@ class Deprecation:
     successor: str | None
     at: str
 
-    def __str__(self) -> str:
+    @property
+    def advice(self) -> str:
+        """The reason, and what to use instead, as sentences."""
         instead = f" Use {self.successor} instead." if self.successor else ""
-        return f"deprecated since {self.at}: {self.reason}{instead}"
+        return f"{self.reason.rstrip('.')}.{instead}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,16 @@ class Index:
     def installable(self) -> tuple[Release, ...]:
         """Releases that are not yanked, newest first."""
         return tuple(r for r in self.releases if r.yanked is None)
+
+    @staticmethod
+    def readable(releases: Iterable[Release]) -> list[PluginManifest]:
+        """The manifests of those releases that this kernel can read: one made for a newer kernel is no reason to
+        hide the others."""
+        found = []
+        for release in releases:
+            with suppress(ManifestError):
+                found.append(release.parsed_manifest())
+        return found
 
     def to_bytes(self) -> bytes:
         """The document, canonical."""

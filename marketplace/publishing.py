@@ -12,6 +12,7 @@ from marketplace.errors import PackageMembersInvalid
 from marketplace.keys import SigningKey
 from marketplace.namespaces import make_key_set
 from marketplace.package import DEFAULT_MAX_BYTES, Package, build_package, read_package
+from marketplace.rules import Submission
 from marketplace.signing import SIGNATURE_SUFFIX, sign_release
 from marketplace.validator import Validator
 
@@ -62,7 +63,7 @@ def write_signature(file: Path, envelope: bytes) -> Path:
 def sign_package(data: bytes, key: SigningKey, *, max_bytes: int = DEFAULT_MAX_BYTES) -> SignedPackage:
     """Check a package by the marketplace's own rules and sign it. Raises what publishing would."""
     package = read_package(data, max_bytes=max_bytes)
-    Validator().check(package)
+    Validator().check(Submission(package))
     return SignedPackage(package, sign_release(package, key))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ from marketplace.index import Deprecation, Release, Yank, entry_of
 from marketplace.package import SUFFIX, read_package
 from marketplace.registry import NamespaceRecord, Receipt, Registry
 from marketplace.registry.receipts import DeprecationRecord
-from marketplace.registry.registry import Validation
-from marketplace.validator import Finding, RuleState
+from marketplace.validator import Finding, RuleState, Validation
 from plugin_sdk.services import MarketplaceEntry
 
 _FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
@@ -195,28 +193,15 @@ def _add_writing(app: FastAPI, registry: Registry) -> None:
             "content": {"application/json": {"schema": {"type": "object", "description": "A DSSE envelope."}}},
         }
     }
-    binary = {"type": "string", "format": "binary"}
-    package_body: dict[str, Any] = {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["package", "signature"],
-                        "properties": {"package": binary, "signature": binary},
-                    }
-                }
-            },
-        }
-    }
 
     # The key set, not a session, says who may: it must be signed by the keys that it names.
     @app.post("/namespaces", status_code=201, summary="Bind a namespace to keys", openapi_extra=envelope_body)
     async def register(request: Request) -> NamespaceRecord:
         return await registry.register_namespace(await request.body())
 
-    @app.post("/publish", status_code=201, summary="Publish a signed package", openapi_extra=package_body)
+    @app.post(
+        "/publish", status_code=201, summary="Publish a signed package", openapi_extra=_form("package", "signature")
+    )
     async def publish(request: Request) -> Receipt:
         # Parsed here and not by FastAPI, which would turn the body limit's refusal into a vague 400.
         async with request.form(max_files=2, max_fields=2) as form:
@@ -225,11 +210,9 @@ def _add_writing(app: FastAPI, registry: Registry) -> None:
             raise ValidationFailed("The form has no part named package.", expected="package and signature")
         return await registry.publish(package, signature)
 
-    package_only = copy.deepcopy(package_body)
-    form = package_only["requestBody"]["content"]["multipart/form-data"]["schema"]
-    form.update({"required": ["package"], "properties": {"package": binary}})
-
-    @app.post("/validate", summary="What publishing a package would find; stores nothing", openapi_extra=package_only)
+    @app.post(
+        "/validate", summary="What publishing a package would find; stores nothing", openapi_extra=_form("package")
+    )
     async def validate(request: Request) -> Validation:
         async with request.form(max_files=1, max_fields=1) as form:
             package = await _part(form.get("package"))
@@ -248,6 +231,13 @@ def _add_writing(app: FastAPI, registry: Registry) -> None:
     @app.post("/deprecate", summary="Advise against a plugin, or take that back", openapi_extra=envelope_body)
     async def deprecate(request: Request) -> DeprecationRecord:
         return await registry.deprecate(await request.body())
+
+
+def _form(*parts: str) -> dict[str, Any]:
+    """OpenAPI's words for a form of files."""
+    binary = {"type": "string", "format": "binary"}
+    schema = {"type": "object", "required": list(parts), "properties": dict.fromkeys(parts, binary)}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 async def _part(part: UploadFile | str | None) -> bytes | None:

@@ -8,7 +8,7 @@ from kernel.discovery import COMPONENT_INSPECTOR, CONTRACT_CHECKER, entry_points
 from kernel.settings import Settings
 from marketplace.connect import max_package_bytes, registry_folder
 from marketplace.registry import Registry
-from marketplace.validator import ComponentInspector, ContractChecker
+from marketplace.rules.rule import ComponentInspector, ContractChecker
 from plugin_sdk.terminal import err
 
 

@@ -45,7 +45,8 @@ def open_runtime(
     messages, other plugins' services and tenants' plans come from it. ``now`` and ``monotonic`` are the
     guests' clocks, in nanoseconds, ``random`` gives so many random bytes.
     ``interposer`` and ``instead_of_network`` (``host:port``) are for authors' tests; with ``native`` the
-    guest is that function in this process, behind the same gate, and nothing is sandboxed.
+    guest is that function in this process, behind the same gate, and nothing is sandboxed. Otherwise the
+    interpreter switches threads every half millisecond from then on, in the whole process.
     """
     # wasmtime is a large library: processes that never call a guest do not load it.
     from sandbox.egress import Egress

@@ -49,6 +49,9 @@ class Placement:
             return False
         if self._until and self._clock() < self._until:
             return False
+        if self.pace() is not USUAL_PACE:
+            # On the event loop nobody can be made to wait.
+            return False
         return not self._waiting or self._clock() >= self._waiting.get(hook, 0.0)
 
     def note(self, micros: int) -> None:

@@ -163,8 +163,6 @@ class SandboxRuntime:
             self._tell(host)
             raise
         finally:
-            if host.flooded:
-                guest.placement.flooded()
             self._hosts.discard(host)
             self._under_way[key] -= 1
             if not self._under_way[key]:
@@ -287,4 +285,6 @@ def _run(guest: Guest, host: HostCalls, seat: Seat | None, most: float) -> Outco
             fix="This is a defect of the platform; its log has the details.",
         ) from error
     finally:
+        if host.flooded:
+            guest.placement.flooded()
         host.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,21 +133,24 @@ def add_author_commands(tree: CommandTree) -> None:
 
         settings = load_settings()
         with progress("Looking at it", json=json):
-            seen = check_here(path, settings)
+            package, seen = check_here(path, settings)
         if not offline:
-            parts = {"package": (seen.file_name, seen.data, "application/zip")}
+            parts = {"package": (package.file_name, package.data, "application/zip")}
             with open_door(tree, settings) as door, progress("Asking the marketplace", json=json):
                 seen = merged(seen, door.request("POST", "/validate", files=parts))
 
+        refused = bool(seen.enforced)
+        document = {**asdict(seen), "refused": refused}
+
         def text() -> None:
-            _print_findings(seen.findings)
+            _print_findings(document["findings"])
             for rule in seen.unseen:
                 err.print(f"  ? not looked at: {rule}", style="dim", markup=False)
-            verdict = "would be refused" if seen.refused else "may be published"
+            verdict = "would be refused" if refused else "may be published"
             out.print(f"{seen.plugin} {seen.version} {verdict}.", markup=False)
 
-        show(seen.document(), json, text)
-        if seen.refused:
+        show(document, json, text)
+        if refused:
             raise typer.Exit(EXIT_REFUSED)
 
     @group.command("rules")
@@ -227,7 +231,7 @@ def add_author_commands(tree: CommandTree) -> None:
         undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
         json: JsonOption = False,
     ) -> None:
-        """Advise against choosing a plugin. Its releases stay installable; search shows it last."""
+        """Advise against choosing a plugin. Its releases stay installable; search ranks it lower."""
         from datetime import UTC, datetime
 
         from kernel.errors import ValidationFailed

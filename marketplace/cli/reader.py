@@ -28,12 +28,8 @@ def add_reader_commands(tree: CommandTree) -> None:
             answer = door.request("GET", "/search", params={"q": query, "limit": limit})
         results = answer["results"]
         columns = ("id", "latest", "name", "summary")
-        rows = [
-            [entry["id"], entry["latest"], entry["name"], f"(deprecated) {entry['summary']}"]
-            if entry["deprecated"]
-            else [entry[column] for column in columns]
-            for entry in results
-        ]
+        marks = ["(deprecated) " if entry["deprecated"] else "" for entry in results]
+        rows = [[e["id"], e["latest"], e["name"], mark + e["summary"]] for mark, e in zip(marks, results, strict=True)]
         show(answer, json, lambda: print_table(columns, rows, "Nothing found."))
 
     @group.command("info")
@@ -43,6 +39,7 @@ def add_reader_commands(tree: CommandTree) -> None:
     ) -> None:
         """Show a plugin: what it does, what it asks for, and its releases."""
         from marketplace.door import open_door
+        from marketplace.index import Deprecation
 
         with open_door(tree, load_settings()) as door:
             page = door.request("GET", f"/plugins/{plugin}")
@@ -53,9 +50,8 @@ def add_reader_commands(tree: CommandTree) -> None:
             if entry and detail:
                 print_rows({k: entry[k] for k in ("id", "name", "summary", "latest", "license", "publisher")})
                 if page["deprecated"]:
-                    instead = page["deprecated"]["successor"]
-                    advice = f" Use {instead} instead." if instead else ""
-                    err.print(f"Deprecated: {page['deprecated']['reason']}{advice}", style="yellow", markup=False)
+                    advice = Deprecation(**page["deprecated"]).advice
+                    err.print(f"Deprecated: {advice}", style="yellow", markup=False)
                 asked = detail["manifest"].get("capabilities", {})
                 reasons = [[name, asked[name]["why"]] for name in entry["capabilities"]]
                 print_table(("asks for", "why"), reasons, "It asks for nothing.")

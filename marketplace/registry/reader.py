@@ -12,7 +12,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from kernel.errors import NotFound
-from kernel.manifest import manifest_from_dict
 from marketplace.errors import NamespaceUnknown
 from marketplace.index import Index
 from marketplace.namespaces import KeySet, read_key_set
@@ -84,8 +83,8 @@ class RegistryReader:
         """A package beside what is published already, as the rules look at it."""
         manifest = package.manifest
         with self._tables.read() as connection:
-            rows = connection.execute(sa.select(releases.c.manifest).where(releases.c.plugin == manifest.id)).scalars()
-            history = [manifest_from_dict(row) for row in rows if row["version"] != manifest.version]
+            published = load_index(connection, manifest.id)
+        history = published.readable(each for each in published.releases if each.version != manifest.version)
         return Submission(package, history, lambda: self._others(manifest.publisher))
 
     def _others(self, publisher: str) -> list[str]:

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -49,10 +49,10 @@ from marketplace.registry.receipts import (
     sign_receipt,
 )
 from marketplace.registry.tables import Tables, releases
-from marketplace.rules.rule import Mode
+from marketplace.rules.rule import ComponentInspector, ContractChecker, Mode
 from marketplace.signing import DEPRECATION, YANK, Statement, open_statement, peek_statement, verify_release
 from marketplace.tuf_repository import Lifetimes, Renewal, RepositoryKeys, TufRepository
-from marketplace.validator import ComponentInspector, ContractChecker, Finding, RuleState, Validator
+from marketplace.validator import RuleState, Validation, Validator
 
 MAX_BATCH = 256
 ROOT_FILE = "root.json"
@@ -61,16 +61,6 @@ OnStep = Callable[[str], None]
 CLOCK_SKEW = 300.0
 """Seconds that a publisher's clock may be ahead."""
 Outcome = Receipt | NamespaceRecord | DeprecationRecord | Exception
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """What the rules found in a package, and the ids of those that could not be looked at."""
-
-    plugin: str
-    version: str
-    findings: list[Finding]
-    unseen: list[str]
 
 
 class SystemClock:
@@ -258,13 +248,7 @@ class Registry:
 
     def _validate(self, data: bytes) -> Validation:
         package = read_package(data, max_bytes=self.max_package_bytes)
-        submission = self.reader.submission(package)
-        return Validation(
-            package.manifest.id,
-            package.manifest.version,
-            self._looking_only.findings(submission),
-            self._looking_only.unseen(submission),
-        )
+        return self._looking_only.validate(self.reader.submission(package))
 
     def _examine(self, data: bytes, envelope: bytes | None) -> tuple[Package, list[dict[str, Any]], Receipt | None]:
         """The package if nothing stands in its way, what else was found, and its receipt if it is here already."""

@@ -39,7 +39,7 @@ def step(old: Version, new: Version) -> Level:
 
 
 def changes(old: PluginManifest, new: PluginManifest) -> Iterator[tuple[Level, str]]:
-    """What has changed for those who run the plugin, each with the least level that may carry it."""
+    """What has changed for those who run the plugin, in words, each with the least level that may carry it."""
     for word, level, before, after in (
         ("asks for", Level.MINOR, powers(old), powers(new)),
         ("implements", Level.MINOR, set(old.hooks), set(new.hooks)),
@@ -47,14 +47,14 @@ def changes(old: PluginManifest, new: PluginManifest) -> Iterator[tuple[Level, s
         ("needs", Level.MAJOR, set(old.requires.plugins), set(new.requires.plugins)),
     ):
         for what in sorted(after - before):
-            yield level, f"now {word} {what}"
+            yield level, f"now {word} {what}, which {old.version} did not"
     for word, before, after in (
         ("implements", set(old.hooks), set(new.hooks)),
         ("declares the event", {e.type for e in old.events.declares}, {e.type for e in new.events.declares}),
         ("has the permission", set(old.permissions), set(new.permissions)),
     ):
         for what in sorted(before - after):
-            yield Level.MAJOR, f"no longer {word} {what}"
+            yield Level.MAJOR, f"no longer {word} {what}, which {old.version} did"
 
 
 def powers(manifest: PluginManifest) -> set[str]:
@@ -92,12 +92,8 @@ def _growth(submission: Submission) -> Iterator[Problem]:
         least = Level.MAJOR if below_one else level
         if said < least:
             name = ("minor" if below_one else least.name.lower()) + " version"
-            yield Problem(
-                f"{new.version} {what}, which {old.version} did not"
-                if what.startswith("now")
-                else f"{new.version} {what}, which {old.version} did",
-                f"Publish it as a new {name}, so that nobody gets it as a mere fix.",
-            )
+            fix = f"Publish it as a new {name}, so that nobody gets it as a mere fix."
+            yield Problem(f"{new.version} {what}", fix)
 
 
 def _order(submission: Submission) -> Iterator[Problem]:

@@ -15,9 +15,8 @@ _FIX = "Choose a name that nobody can take for the other, or ask the marketplace
 def alike(name: str, other: str) -> bool:
     """Whether the two differ, and by no more than what looks alike or one slip: a letter more, less,
     another, or two exchanged (optimal string alignment distance of 1)."""
-    if name == other or min(len(name), len(other)) < _SHORTEST or abs(len(name) - len(other)) > 1:
-        # A hyphen more or less is not a letter.
-        return name != other and len(name) >= _SHORTEST and _shape(name) == _shape(other)
+    if name == other or min(len(name), len(other)) < _SHORTEST:
+        return False
     return _shape(name) == _shape(other) or _one_slip(name, other)
 
 
@@ -26,11 +25,11 @@ def _shape(name: str) -> str:
 
 
 def _one_slip(one: str, other: str) -> bool:
-    begin = 0
-    while begin < min(len(one), len(other)) and one[begin] == other[begin]:
-        begin += 1
+    differing = (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+    begin = next(differing, min(len(one), len(other)))
     rest, others = one[begin:], other[begin:]
-    if _counts_up(rest, others):
+    if all(part[0].isdigit() for part in (rest, others) if part):
+        # report-1 and report-2 are a series, not a slip.
         return False
     return (
         rest[1:] == others[1:]
@@ -38,11 +37,6 @@ def _one_slip(one: str, other: str) -> bool:
         or rest == others[1:]
         or (rest[:2] == others[1::-1] and rest[2:] == others[2:])
     )
-
-
-def _counts_up(rest: str, others: str) -> bool:
-    # report-1 and report-2 are a series, not a slip.
-    return (rest[:1] or others[:1]).isdigit() and (others[:1] or rest[:1]).isdigit()
 
 
 def _similar(submission: Submission) -> Iterator[Problem]:

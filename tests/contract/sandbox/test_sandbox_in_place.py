@@ -138,3 +138,14 @@ async def test_what_a_failed_call_used_is_told_with_its_error(box, bytes_of, mak
 def _call(asked, bytes_of, guest):
     digest = hashlib.sha256(bytes_of(guest)).hexdigest()
     return GuestCall(asked.id, asked.version, digest, asked, "user_creating", "{}", Context("acme"))
+
+
+async def test_a_flood_on_the_event_loop_is_remembered_too(box, bytes_of, make_manifest, where):
+    few = make_manifest(limits={"host_calls": 5})
+    for _ in range(LEAST_CALLS):
+        await box.run("host", "cgreeting", manifest=few)
+    with pytest.raises(errors.GuestHostCallLimit):
+        await box.run("host", "R", manifest=few)
+    assert where == [False] * LEAST_CALLS + [True]
+    await box.run("host", "cgreeting", manifest=few)
+    assert where[-1] is False

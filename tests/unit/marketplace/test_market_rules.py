@@ -17,7 +17,7 @@ from marketplace.rules import RULES, Submission
 from marketplace.rules.growth import Level, base_of, step
 from marketplace.rules.names import alike
 from marketplace.testing import EMPTY_COMPONENT, make_signed, write_plugin
-from marketplace.validator import Validator
+from marketplace.validator import Finding, Validator
 
 HTTP = '[capabilities.http]\nwhy = "asks the directory"\nhosts = [{}]\nmethods = ["GET"]\n'
 
@@ -30,14 +30,19 @@ def manifest(folder: Path, version: str, **text: Any) -> PluginManifest:
     return parse_manifest((write_plugin(folder / version, version=version, **text) / "plugin.toml").read_bytes())
 
 
+def findings(package: Package) -> list[Finding]:
+    return Validator().validate(Submission(package)).findings
+
+
 def broken(submission: Submission | Package, **policy: Any) -> dict[str, bool]:
     """Rules broken, each with whether it is enforced."""
-    return {each.rule: each.enforced for each in Validator(policy=policy).findings(submission)}
+    asked = submission if isinstance(submission, Submission) else Submission(submission)
+    return {each.rule: each.enforced for each in Validator(policy=policy).validate(asked).findings}
 
 
 def test_every_rule_has_an_id_of_its_own_and_says_what_it_is_for():
     states = Validator().rules()
-    assert len({each.id for each in states}) == len(states) == len(RULES) + 2
+    assert len({each.id for each in states}) == len(states) == len(RULES)
     assert all(each.summary.endswith(".") for each in states)
 
 
@@ -118,9 +123,9 @@ def test_a_secret_left_inside_is_found_in_texts_and_in_code(tmp_path, what):
     code = package(tmp_path / "b", component=EMPTY_COMPONENT + b"\x00\x02.x" + LEAKS[what].encode() + b"\x00")
     wide = package(tmp_path / "c", component=EMPTY_COMPONENT + b"\x00\x02.x" + LEAKS[what].encode("utf-16-le"))
     for found in (text, code, wide):
-        findings = Validator().findings(found)
-        assert [each.rule for each in findings] == ["secrets"]
-        assert what in findings[0].problem
+        (finding,) = findings(found)
+        assert finding.rule == "secrets"
+        assert what in finding.problem
 
 
 def test_what_only_looks_like_a_secret_is_let_be(tmp_path):
@@ -132,18 +137,18 @@ def test_what_only_looks_like_a_secret_is_let_be(tmp_path):
 def test_hosts_that_nobody_was_told_of_are_named(tmp_path):
     code = EMPTY_COMPONENT + b"https://api.acme.io/v1 http://evil.test/x https://www.w3.org/2000/svg"
     asks = HTTP.format('"api.acme.io", "*.acme.io:8443", "setting:hook_url"')
-    findings = Validator().findings(package(tmp_path, component=code, more=asks))
-    assert [(each.rule, each.enforced) for each in findings] == [("hosts", False)]
-    assert "evil.test (in component.wasm)" in findings[0].problem
-    assert "acme.io" not in findings[0].problem
-    assert "w3.org" not in findings[0].problem
+    (finding,) = findings(package(tmp_path, component=code, more=asks))
+    assert (finding.rule, finding.enforced) == ("hosts", False)
+    assert "evil.test (in component.wasm)" in finding.problem
+    assert "acme.io" not in finding.problem
+    assert "w3.org" not in finding.problem
 
 
 def test_hosts_in_the_settings_are_looked_at_too(tmp_path):
     folder = write_plugin(tmp_path, more=HTTP.format('"api.acme.io"'))
     schema = {"type": "object", "properties": {"base": {"type": "string", "default": "https://collect.evil.test/"}}}
     (folder / "settings.schema.json").write_text(json.dumps(schema))
-    (finding,) = Validator().findings(make_signed(folder).package)
+    (finding,) = findings(make_signed(folder).package)
     assert "collect.evil.test (in settings.schema.json)" in finding.problem
 
 
@@ -215,7 +220,7 @@ def test_an_old_minor_version_takes_fixes_and_nothing_below_its_newest(tmp_path)
 
 
 def test_without_a_history_its_rules_are_said_to_be_unseen(tmp_path):
-    unseen = Validator().unseen(Submission(package(tmp_path)))
+    unseen = Validator().validate(Submission(package(tmp_path))).unseen
     assert {"version-order", "version-growth", "similar-name", "contract", "component-imports"} == set(unseen)
 
 
@@ -236,13 +241,13 @@ def test_names_that_one_slip_turns_into_each_other_are_alike(one, other):
 @pytest.mark.parametrize(
     ("one", "other"),
     [("email-guard", "email-guard"), ("email-guard", "email-audit"), ("crm", "crn"), ("report-1", "report-2"),
-     ("payments", "shipments"), ("webhook-relay", "webhook-delay-x")],
+     ("payments", "shipments"), ("webhook-relay", "webhook-delay-x"), ("a-bcd", "abcd")],
 )  # fmt: skip
 def test_other_names_are_not(one, other):
     assert not alike(one, other)
 
 
-@given(st.text("abcdefgh-", min_size=5, max_size=12), st.text("abcdefgh-", min_size=5, max_size=12))
+@given(st.text("abc1-", min_size=3, max_size=7), st.text("abc1-", min_size=3, max_size=7))
 def test_being_alike_is_mutual(one, other):
     assert alike(one, other) == alike(other, one)
 

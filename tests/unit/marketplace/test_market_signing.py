@@ -22,6 +22,7 @@ from marketplace.keys import KeyFolder, check_publisher, generate_key, public_ke
 from marketplace.namespaces import KEY_SET_PAYLOAD, make_key_set, read_key_set
 from marketplace.package import Package, read_package
 from marketplace.publishing import sign_folder
+from marketplace.rules import Submission
 from marketplace.signing import (
     RELEASE,
     YANK,
@@ -260,12 +261,12 @@ def test_one_key_named_twice_does_not_make_a_threshold_of_two() -> None:
 
 
 def rules_broken(package: Package, **options: Any) -> list[str]:
-    return [finding.rule for finding in Validator(**options).findings(package)]
+    return [finding.rule for finding in Validator(**options).validate(Submission(package)).findings]
 
 
 def test_a_good_package_breaks_no_rule(package: Package) -> None:
     assert rules_broken(package) == []
-    Validator().check(package)
+    Validator().check(Submission(package))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ def test_a_good_package_breaks_no_rule(package: Package) -> None:
 def test_a_broken_rule_is_named_with_its_fix(tmp_path: Path, changes: dict[str, str], rule: str) -> None:
     package = make_signed(write_plugin(tmp_path / "p", **changes)).package  # type: ignore[arg-type]
     with pytest.raises(ReleaseRefused) as caught:
-        Validator().check(package)
+        Validator().check(Submission(package))
     assert [finding["rule"] for finding in caught.value.extra["findings"]] == [rule]
     assert caught.value.fix
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox.placement import FIRST_PENANCE, LONGEST_REST, WINDOW, Placement
+from sandbox.placement import FIRST_PENANCE, LEAST_CALLS, LONGEST_REST, WINDOW, Placement
 from sandbox.policy import FLOODERS_PACE, USUAL_PACE
 
 
@@ -46,3 +46,15 @@ def test_good_calls_halve_the_next_one():
     placement.flooded()
     clock.now += FIRST_PENANCE
     assert placement.pace() is USUAL_PACE
+
+
+def test_a_known_flooder_does_not_run_on_the_event_loop_where_nobody_can_be_made_to_wait():
+    clock = Clock()
+    placement = Placement(clock)
+    for _ in range(LEAST_CALLS):
+        placement.note(10)
+    assert placement.in_place("user_creating")
+    placement.flooded()
+    assert not placement.in_place("user_creating")
+    clock.now += FIRST_PENANCE
+    assert placement.in_place("user_creating")

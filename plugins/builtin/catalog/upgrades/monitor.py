@@ -62,7 +62,6 @@ class Monitor:
         self._figures: dict[Key, Arm | Report] = {}
         self._unsaved: set[Key] = set()
         self._wake = asyncio.Event()
-        self._edition = 0
         self._background = Background(self._run, "upgrades-monitor")
         self._next_round = 0.0
         self._opened: dict[str, BreakerRecord] = {}
@@ -88,8 +87,7 @@ class Monitor:
     def _changed(self, upgrade: Upgrade) -> None:
         others = [u for u in self._canaries.get(upgrade.plugin, ()) if u.id != upgrade.id]
         counted = upgrade.mode == "canary" and upgrade.state is UpgradeState.RUNNING
-        self._canaries[upgrade.plugin] = [*others, upgrade] if counted else others
-        self._edition += 1
+        self._canaries = {**self._canaries, upgrade.plugin: [*others, upgrade] if counted else others}
         self._wake.set()
 
     def heard(self, tenant: str, data: object) -> None:
@@ -138,10 +136,10 @@ class Monitor:
 
     async def tick(self) -> None:
         """One look at everything."""
-        edition = self._edition
+        known = self._canaries
         found = await self._upgrades.open()
         # What began while it was read is known better than by what was read.
-        if edition == self._edition:
+        if self._canaries is known:
             self._watch(found)
         await self.flush()
         for upgrade in found:
