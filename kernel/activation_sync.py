@@ -101,7 +101,11 @@ class ActivationSync:
                 )
             await self._runtime.prepare(digest, component, manifest)
         self.register_types(manifest)
+        broken = self._guests.broken(manifest.id, manifest.version)
         self._guests.add(GuestRelease(manifest, digest))
+        if broken:
+            # What was bound while it was broken would go on failing.
+            self._activations.refresh()
 
     def register_types(self, manifest: PluginManifest) -> None:
         """Register the event types that a manifest declares. Raises SchemaIncompatible."""

@@ -22,8 +22,16 @@ class LocalBlobs:
         self._folder = folder
 
     async def put(self, data: bytes) -> str:
-        """Store; the SHA-256 digest in hex. A damaged copy of the same blob is replaced."""
-        return await asyncio.to_thread(self._put, data)
+        """Store; the SHA-256 digest in hex. A damaged copy of the same blob is replaced.
+
+        A caller that is cancelled meanwhile goes when the blob is there: what it cleans up would come back otherwise.
+        """
+        writing = asyncio.ensure_future(asyncio.to_thread(self._put, data))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait((writing,))
+            raise
 
     async def get(self, digest: str) -> bytes | None:
         """The bytes, or None. Raises BackendUnavailable if they no longer match their digest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -125,7 +126,9 @@ class Operations:
             for manifest in plan:
                 package = await self._marketplace().fetch(manifest.id, manifest.version)
                 await self._check_policy(context, package)
-                releases.append(self._release(context, package, await self._blobs.put(package.component)))
+                # Noted before it is stored: whatever interrupts that, it is cleaned up.
+                releases.append(self._release(context, package, hashlib.sha256(package.component).hexdigest()))
+                await self._blobs.put(package.component)
                 await self._control.prepare(package.manifest, releases[-1].component)
             # Everything has been verified and compiled by now: what is left is one commit.
             if releases:

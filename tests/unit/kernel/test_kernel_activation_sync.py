@@ -308,3 +308,16 @@ async def test_whoever_listens_hears_of_the_events_of_a_type_from_any_process(be
     await bench.sync.on_message(news("plugin.reset", "acme", plugin="acme/guard"))
     await bench.sync.on_message(news("user.created", "acme"))
     assert heard == [("acme", {"plugin": "acme/guard"})]
+
+
+async def test_a_withdrawn_release_that_is_installed_anew_here_is_called_again_at_once(bench: Bench):
+    await bench.release()
+    bench.on("acme")
+    good = bench.source.releases["acme/guard", "1.0.0"]
+    bench.source.releases["acme/guard", "1.0.0"] = GuestRelease(good.manifest, good.digest, "it is quarantined")
+    await bench.sync.load()
+    with pytest.raises(PluginUnavailable):
+        await bench.filter()
+    # What an install does, before anybody is told of it by the bus.
+    await bench.sync.prepare(good.manifest, good.digest)
+    await bench.filter()

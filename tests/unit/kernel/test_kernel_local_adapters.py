@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import os
 import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -32,6 +34,29 @@ async def test_what_is_put_comes_back_under_its_digest(blobs, data):
     assert await blobs.put(data) == digest
     assert await blobs.get(digest) == data
     await blobs.delete(digest)
+    await blobs.delete(digest)
+    assert await blobs.get(digest) is None
+
+
+async def test_a_caller_who_gives_up_can_take_back_what_was_being_written(blobs, monkeypatch):
+    begun, go_on, put = threading.Event(), threading.Event(), blobs._put
+
+    def slowly(data):
+        begun.set()
+        go_on.wait(10)
+        return put(data)
+
+    monkeypatch.setattr(blobs, "_put", slowly)
+    writing = asyncio.create_task(blobs.put(b"component"))
+    await asyncio.to_thread(begun.wait, 10)
+    writing.cancel()
+    await asyncio.sleep(0)
+    assert not writing.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    digest = hashlib.sha256(b"component").hexdigest()
+    assert await blobs.get(digest) == b"component"
     await blobs.delete(digest)
     assert await blobs.get(digest) is None
 
