@@ -96,6 +96,7 @@ async def test_a_canary_takes_a_share_of_the_tenants_grows_and_is_promoted(stage
 async def test_a_canary_that_fails_goes_back_by_itself_and_says_why(stage: Stage):
     operator, acme, plugin = await stage.client("platform"), await stage.client("acme"), "failing/guard"
     await two_versions(stage, plugin, renamed("One"), text_guest("trap"))
+    before = stage.platform.activations.current.generation
     started = await begin(stage, plugin, tenants=100, thresholds={"min_calls": 5})
     for number in range(5):
         await acme.problem(503, "POST", "/api/v1/users", json={"email": f"f{number}@up.example", "name": "Ada"})
@@ -109,6 +110,12 @@ async def test_a_canary_that_fails_goes_back_by_itself_and_says_why(stage: Stage
     assert "calls of the new version" in status["reason"]
     assert "failed" in status["reason"]
     assert status["report"]["canary"]["new"]["failures"] == 5
+
+    async def as_before() -> bool:
+        # The decision is stored first, then tenants are brought back one by one.
+        return stage.platform.activations.current.generation == before
+
+    await until(as_before)
     assert await name_of(stage, "acme") == "One"
     found = await acme.ok("GET", "/api/v1/events", params={"stream": f"activation:{plugin}", "limit": 200})
     told = found["items"][-1]
