@@ -11,7 +11,7 @@ Source of the order of checks: TUF specification 1.0.34, section 5.3 to 5.7.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -22,6 +22,11 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Tar
 from kernel.errors import KeelstoneError
 from marketplace.errors import ReleaseYanked, VerificationFailed
 from marketplace.index import Index, Release, index_path, read_index
+from marketplace.log.checkpoint import Checkpoint
+from marketplace.log.entry import release_entry, statement_digest
+from marketplace.log.key import KEYS_TARGET, read_log_key
+from marketplace.log.note import VerifierKey
+from marketplace.log.proof import LogProof
 from marketplace.namespaces import KeySet, read_key_set, target_path
 from marketplace.package import Package
 from marketplace.signing import canonical_json, verify_release
@@ -81,6 +86,10 @@ class ChainWalker:
         if index.plugin != plugin:
             raise VerificationFailed("release", "the index is another plugin's.", expected=plugin, found=index.plugin)
         return index
+
+    def log_key(self) -> VerifierKey:
+        """The key of the transparency log. Raises VerificationFailed at the link that breaks."""
+        return read_log_key(self._document(KEYS_TARGET, "log key"))
 
     # -------------------------------------------------------------------------- TUF
 
@@ -222,6 +231,38 @@ def prove_release(key_set: KeySet, release: Release, package: Package, envelope:
         )
     asked = ", ".join(package.manifest.capabilities.asked()) or "nothing"
     walk.add(f"manifest: sha256 {package.manifest_digest}, {plugin} {package.manifest.version}, asks for {asked}")
+
+
+def prove_logged(
+    key: VerifierKey,
+    proof: LogProof,
+    checkpoint: Checkpoint,
+    release: Release,
+    plugin: str,
+    walk: Walk,
+    witnesses: Sequence[VerifierKey] = (),
+) -> None:
+    """Check that a verified proof is about this very release, adding the log's links to ``walk``.
+
+    Raises VerificationFailed.
+    """
+    entry = proof.entry
+    expected = release_entry(plugin, release.version, release.digest, statement_digest(release.envelope), entry.at)
+    if entry != expected:
+        raise VerificationFailed(
+            "log",
+            "the proof is about something else than this release.",
+            plugin=plugin,
+            expected=f"{expected}, sha256 {expected.digest[:16]}",
+            found=f"{entry}, sha256 {entry.digest[:16]}",
+            fix="What was logged and what the marketplace lists must be the same. Tell its operator.",
+        )
+    seen = ", ".join(witness.name for witness in checkpoint.witnesses(witnesses))
+    walk.add(
+        f"log {key.name}: {checkpoint.size} entries, root {checkpoint.root.hex()[:16]}, signed by key {key.id.hex()}"
+        + (f", seen by {seen}" if seen else "")
+    )
+    walk.add(f"log entry {proof.index}: {entry}, proved by {len(proof.hashes)} hashes")
 
 
 def refuse_yanked(plugin: str, release: Release) -> None:

@@ -111,3 +111,12 @@ class VerificationFailed(KeelstoneError):
     def __init__(self, link: str, detail: str, *, extra: dict[str, Any] | None = None, **where: Any) -> None:
         super().__init__(f"The chain breaks at {link}: {detail}", extra={"link": link, **(extra or {})}, **where)
         self.link = link
+
+
+class LogInconsistent(VerificationFailed):
+    """The transparency log contradicts what it showed before: forked, shortened or rewritten."""
+
+    code, title = "log-inconsistent", "Log contradicts itself"
+
+    def __init__(self, detail: str, **where: Any) -> None:
+        super().__init__("log", detail, **where)

@@ -14,6 +14,10 @@ from kernel.errors import KeelstoneError, ValidationFailed
 from marketplace.errors import PackageTooLarge
 
 PROBLEM = "application/problem+json"
+FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+"""What is found under this address never changes."""
+NEVER = {"Cache-Control": "no-cache"}
+"""What is found under this address must be asked for each time."""
 SMALL_BODY = 128 * 1024
 MULTIPART_ROOM = 128 * 1024
 """What a multipart body may have besides the package: the signature and the parts' headers."""

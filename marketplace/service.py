@@ -18,16 +18,15 @@ from fastapi.responses import FileResponse, Response
 from starlette.datastructures import UploadFile
 
 from kernel.errors import NotFound, ValidationFailed
-from marketplace.http import BodyLimit, add_problem_handlers
+from marketplace.http import FOREVER, NEVER, BodyLimit, add_problem_handlers
 from marketplace.index import Deprecation, Release, Yank, entry_of
+from marketplace.log.routes import add_log_routes
 from marketplace.package import SUFFIX, read_package
 from marketplace.registry import NamespaceRecord, Receipt, Registry
 from marketplace.registry.receipts import DeprecationRecord
 from marketplace.validator import Finding, RuleState, Validation
 from plugin_sdk.services import MarketplaceEntry
 
-_FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
-_NEVER = {"Cache-Control": "no-cache"}
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -95,6 +94,7 @@ def create_app(registry: Registry, *, lifespan: Lifespan | None = None) -> FastA
     add_problem_handlers(app)
     _add_reading(app, registry)
     _add_files(app, registry)
+    add_log_routes(app, registry)
     _add_writing(app, registry)
     return app
 
@@ -167,14 +167,14 @@ def _add_files(app: FastAPI, registry: Registry) -> None:
         if body is None:
             raise NotFound(f"There is no metadata {name}.", file=name)
         lasting = name[0].isdigit()
-        return Response(body, media_type="application/json", headers=_FOREVER if lasting else _NEVER)
+        return Response(body, media_type="application/json", headers=FOREVER if lasting else NEVER)
 
     @app.get("/targets/{path:path}", summary="TUF target documents", response_class=Response)
     def target(path: str) -> Response:
         body = reader.target(path)
         if body is None:
             raise NotFound(f"There is no target {path}.", file=path)
-        return Response(body, media_type="application/json", headers=_FOREVER)
+        return Response(body, media_type="application/json", headers=FOREVER)
 
     @app.get(
         "/packages/{digest}", summary="A package, by the SHA-256 that its index gives", response_class=FileResponse
@@ -183,7 +183,7 @@ def _add_files(app: FastAPI, registry: Registry) -> None:
         path = reader.package_path(digest)
         if path is None:
             raise NotFound("There is no such package.", found=digest)
-        return FileResponse(path, media_type="application/zip", filename=f"{digest}{SUFFIX}", headers=_FOREVER)
+        return FileResponse(path, media_type="application/zip", filename=f"{digest}{SUFFIX}", headers=FOREVER)
 
 
 def _add_writing(app: FastAPI, registry: Registry) -> None:

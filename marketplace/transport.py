@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 20.0
 
 
 class Transport(Protocol):
-    """Blocking access to one marketplace. Paths are ``metadata/…``, ``targets/…`` and ``packages/<digest>``."""
+    """Blocking access to one marketplace. Paths are ``metadata/…``, ``targets/…``, ``packages/<digest>``, ``log/…``."""
 
     def stream(self, path: str) -> Iterator[bytes]:
         """The file's bytes, in pieces. Raises NotFound or BackendUnavailable, also while iterating."""
@@ -46,6 +46,8 @@ class RegistryTransport:
         if kind == "packages":
             file = self._reader.package_path(name)
             body = file.read_bytes() if file else None
+        elif kind == "log":
+            body = self._reader.log_file(name)
         else:
             body = self._reader.metadata(name) if kind == "metadata" else self._reader.target(name)
         if body is None:

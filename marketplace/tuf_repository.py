@@ -106,6 +106,10 @@ class RepositoryKeys:
             for name in names:
                 folder.load_or_create(name)
 
+    def create_online(self, name: str) -> SigningKey:
+        """The key of a role that came later than the repository, made if it is not there."""
+        return self._online.load_or_create(name)
+
     def online(self, name: str) -> SigningKey:
         """The key of a role that signs without people. Raises KeyMissing."""
         if name not in self._loaded:

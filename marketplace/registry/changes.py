@@ -16,6 +16,15 @@ import sqlalchemy as sa
 from kernel.errors import Conflict, NotFound
 from marketplace.errors import NamespaceTaken, VersionTaken
 from marketplace.index import Deprecation, Index, Release, Yank, entry_of, make_index, manifest_document
+from marketplace.log.entry import (
+    Entry,
+    deprecation_entry,
+    entry_key,
+    keys_entry,
+    release_entry,
+    statement_digest,
+    yank_entry,
+)
 from marketplace.namespaces import KeySet
 from marketplace.package import Package
 from marketplace.registry.receipts import DeprecationRecord, NamespaceRecord, Receipt
@@ -25,17 +34,34 @@ from marketplace.registry.tables import namespaces, plugins, releases
 
 @dataclass(slots=True)
 class Touched:
-    """What a batch of changes touched: new namespaces' documents, and plugins with their README."""
+    """What a batch of changes touched: new namespaces' documents, plugins with their README, and what to log."""
 
     namespaces: dict[str, bytes] = field(default_factory=dict)
     plugins: dict[str, str | None] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+    statements: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Envelopes behind ``entries`` that nothing else keeps, by position."""
+    _positions: dict[tuple[str, str, str], int] = field(default_factory=dict)
+
+    def log(self, entry: Entry, statement: Mapping[str, Any] | None = None) -> None:
+        """Add an entry; the last thing that a change does, so that one which is refused logs nothing."""
+        if statement is not None:
+            self.statements[len(self.entries)] = statement
+        self._positions[entry_key(entry)] = len(self.entries)
+        self.entries.append(entry)
+
+    def position(self, kind: str, subject: str, version: str) -> int:
+        """Where the entry about something is among ``entries``."""
+        return self._positions[kind, subject, version]
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A release whose receipt is written once the snapshot's version is known."""
+    """A release whose receipt is written once the snapshot's version and the log's size are known."""
 
     values: Mapping[str, Any]
+    position: int
+    """Of its entry, in the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +84,7 @@ class RegisterNamespace:
             values = {"publisher": publisher, "version": self.key_set.version, "document": self.key_set.document}
             connection.execute(sa.insert(namespaces).values(**values, registered=now))
             touched.namespaces[publisher] = self.key_set.document
+            touched.log(keys_entry(publisher, self.key_set.version, self.key_set.document, now))
         registered = now if row is None else str(row.registered)
         return NamespaceRecord(
             publisher, self.key_set.version, self.key_set.threshold, tuple(self.key_set.keys), registered
@@ -87,17 +114,20 @@ class Publish:
             "published": now,
         }
         if row is None:  # otherwise the same package is in this batch twice
+            envelope = json.loads(self.envelope)
             connection.execute(
                 sa.insert(releases).values(
                     **values,
                     kernel=manifest.requires.kernel,
                     manifest=manifest_document(manifest),
-                    envelope=json.loads(self.envelope),
+                    envelope=envelope,
                     findings=list(self.findings),
                 )
             )
             touched.plugins[manifest.id] = self.package.readme
-        return Pending({**values, "state": "live"})
+            statement = statement_digest(envelope)
+            touched.log(release_entry(manifest.id, manifest.version, self.package.digest, statement, now))
+        return Pending({**values, "state": "live"}, touched.position("publish", manifest.id, manifest.version))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +138,8 @@ class YankRelease:
     version: str
     digest: str
     reason: str
+    envelope: bytes
+    """The publisher's statement, verified."""
 
     def apply(self, connection: sa.Connection, now: str, touched: Touched) -> Receipt | Pending:
         """The stored receipt if it is withdrawn already; raises NotFound if there is no such release."""
@@ -116,9 +148,13 @@ class YankRelease:
             raise NotFound(f"There is no release {self.plugin} {self.version} with this digest.", plugin=self.plugin)
         if row.yank_receipt is not None:
             return Receipt(**row.yank_receipt)
-        key = (releases.c.plugin == self.plugin) & (releases.c.version == self.version)
-        connection.execute(sa.update(releases).where(key).values(yank={"reason": self.reason, "at": now}))
-        touched.plugins.setdefault(self.plugin, None)
+        if row.yank is None:  # otherwise it is in this batch twice
+            key = (releases.c.plugin == self.plugin) & (releases.c.version == self.version)
+            connection.execute(sa.update(releases).where(key).values(yank={"reason": self.reason, "at": now}))
+            touched.plugins.setdefault(self.plugin, None)
+            statement = json.loads(self.envelope)
+            said = yank_entry(self.plugin, self.version, self.digest, statement_digest(statement), now)
+            touched.log(said, statement)
         return Pending(
             {
                 "plugin": self.plugin,
@@ -127,7 +163,8 @@ class YankRelease:
                 "size": row.size,
                 "state": "yanked",
                 "published": row.published,
-            }
+            },
+            touched.position("yank", self.plugin, self.version),
         )
 
 
@@ -139,6 +176,8 @@ class Deprecate:
     reason: str | None
     successor: str | None
     at: str
+    envelope: bytes
+    """The publisher's statement, verified."""
 
     def apply(self, connection: sa.Connection, now: str, touched: Touched) -> DeprecationRecord:
         """Raises NotFound if the plugin, or its successor, is not here, and Conflict if a newer statement is."""
@@ -167,6 +206,8 @@ class Deprecate:
         if stored != said:
             connection.execute(sa.update(plugins).where(plugins.c.id == row.id).values(deprecation=said))
             touched.plugins.setdefault(self.plugin, None)
+            statement = json.loads(self.envelope)
+            touched.log(deprecation_entry(self.plugin, statement_digest(statement), now), statement)
         return DeprecationRecord(self.plugin, self.reason, self.successor, self.at)
 
 

@@ -14,11 +14,14 @@ import sqlalchemy as sa
 from kernel.errors import NotFound
 from marketplace.errors import NamespaceUnknown
 from marketplace.index import Index
+from marketplace.log.proof import LogProof
 from marketplace.namespaces import KeySet, read_key_set
 from marketplace.package import Package
 from marketplace.registry.blobs import DIGEST, FolderBlobs
-from marketplace.registry.changes import load_index
+from marketplace.registry.changes import find_receipt, load_index
+from marketplace.registry.log import LogRows
 from marketplace.registry.metadata import MetadataRows, read_target
+from marketplace.registry.receipts import Receipt
 from marketplace.registry.search import search
 from marketplace.registry.tables import FILE_NAME, Tables, namespaces, plugins, releases
 from marketplace.rules import Submission
@@ -52,6 +55,16 @@ class RegistryReader:
         """A target document by its served name, ``plugins/acme/<sha256>.guard.json``."""
         with self._tables.read() as connection:
             return read_target(connection, file)
+
+    def log_file(self, path: str) -> bytes:
+        """What the transparency log serves under ``log/``, see ``LogRows.file``. Raises NotFound."""
+        with self._tables.read() as connection:
+            return LogRows(connection).file(path)
+
+    def log_proof(self, plugin: str, version: str, size: int | None = None) -> LogProof:
+        """The proof that a release was logged, against the newest checkpoint or one of ``size``. Raises NotFound."""
+        with self._tables.read() as connection:
+            return LogRows(connection).proof("publish", plugin, version, size)
 
     def package_path(self, digest: str) -> Path | None:
         """The file of a published package: None unless a release names the digest."""
@@ -97,6 +110,11 @@ class RegistryReader:
         with self._tables.read() as connection:
             key = (releases.c.plugin == plugin) & (releases.c.version == version)
             return list(connection.execute(sa.select(releases.c.findings).where(key)).scalar() or [])
+
+    def receipt(self, plugin: str, version: str, digest: str) -> Receipt | None:
+        """The receipt of a release that is there already. Raises VersionTaken if it has other bytes."""
+        with self._tables.read() as connection:
+            return find_receipt(connection, plugin, version, digest)
 
     def key_set(self, publisher: str) -> KeySet:
         """The keys of a namespace. Raises NamespaceUnknown."""

@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from marketplace.keys import SigningKey
+from marketplace.log.key import KEYS_TARGET as KEYS_TARGET
+from marketplace.log.key import log_member
 from marketplace.signing import RECEIPT, canonical_json, sign_statement
-
-KEYS_TARGET = "registry/keys.json"
-"""The TUF target that names the key which signs receipts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of one release. ``snapshot`` is the version of the TUF snapshot that shows it.
 
-    ``signed`` is the same as a DSSE envelope by the registry's receipt key.
+    ``log_index`` is where the transparency log has it (None: the receipt is older than the log). ``signed`` is the
+    same as a DSSE envelope by the registry's receipt key.
     """
 
     plugin: str
@@ -29,6 +29,7 @@ class Receipt:
     published: str
     snapshot: int
     signed: Mapping[str, Any]
+    log_index: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, JSON-ready."""
@@ -68,6 +69,6 @@ def sign_receipt(key: SigningKey, values: Mapping[str, Any]) -> Receipt:
     return Receipt(**values, signed=json.loads(envelope))
 
 
-def keys_document(key: SigningKey) -> bytes:
-    """The target that tells clients which key signs receipts."""
-    return canonical_json({"format": 1, "receipts": [key.public.to_dict()]})
+def keys_document(receipts: SigningKey, log: SigningKey, origin: str) -> bytes:
+    """The target that tells clients which keys sign receipts and the checkpoints of the log named ``origin``."""
+    return canonical_json({"format": 1, "receipts": [receipts.public.to_dict()], "log": log_member(origin, log)})

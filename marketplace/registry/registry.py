@@ -2,7 +2,7 @@
 
 The order of writes is what makes that so. A package's blob is stored first, under its digest, where
 nothing points to it. Then one transaction adds the release, renders the documents that changed and
-signs bins, snapshot and timestamp. Killed before the commit, the registry is as it was (an orphan
+signs the log's checkpoint, bins, snapshot and timestamp. Killed before the commit, the registry is as it was (an orphan
 blob is swept later); killed after it, the release is live, and asking again gives the same receipt.
 
 Changes that arrive while a commit is under way are committed together by the next one: publishing
@@ -15,29 +15,33 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import sqlalchemy as sa
+
 from kernel.ports import Clock
-from marketplace.errors import NamespacesClosed, SignatureInvalid, SignatureMissing, SignerUnknown
+from marketplace.errors import NamespacesClosed
 from marketplace.index import index_path
+from marketplace.log.key import log_origin
+from marketplace.log.note import VerifierKey
+from marketplace.log.witness import read_cosigned
 from marketplace.namespaces import read_key_set, target_path
-from marketplace.package import DEFAULT_MAX_BYTES, Package, read_package
+from marketplace.package import DEFAULT_MAX_BYTES
 from marketplace.registry.blobs import FolderBlobs
 from marketplace.registry.changes import (
     Change,
-    Deprecate,
     Pending,
     Publish,
     RegisterNamespace,
     Touched,
-    YankRelease,
-    find_receipt,
     render,
     save_receipt,
 )
+from marketplace.registry.examiner import Examiner
+from marketplace.registry.history import past_changes
+from marketplace.registry.log import LogRows
 from marketplace.registry.metadata import MetadataRows
 from marketplace.registry.reader import RegistryReader
 from marketplace.registry.receipts import (
@@ -50,7 +54,6 @@ from marketplace.registry.receipts import (
 )
 from marketplace.registry.tables import Tables, releases
 from marketplace.rules.rule import ComponentInspector, ContractChecker, Mode
-from marketplace.signing import DEPRECATION, YANK, Statement, open_statement, peek_statement, verify_release
 from marketplace.tuf_repository import Lifetimes, Renewal, RepositoryKeys, TufRepository
 from marketplace.validator import RuleState, Validation, Validator
 
@@ -58,8 +61,6 @@ MAX_BATCH = 256
 ROOT_FILE = "root.json"
 RENEW_SECONDS = 3_600.0
 OnStep = Callable[[str], None]
-CLOCK_SKEW = 300.0
-"""Seconds that a publisher's clock may be ahead."""
 Outcome = Receipt | NamespaceRecord | DeprecationRecord | Exception
 
 
@@ -88,6 +89,7 @@ class Registry:
         *,
         max_package_bytes: int,
         open_namespaces: bool,
+        witnesses: Sequence[VerifierKey],
         on_step: OnStep,
     ) -> None:
         self.reader = RegistryReader(tables, blobs)
@@ -95,9 +97,10 @@ class Registry:
         self.warnings: tuple[str, ...] = ()
         """What an operator must do soon, as of the start; :meth:`keep_fresh` reports it."""
         self._tables, self._blobs, self._keys, self._repository = tables, blobs, keys, repository
-        self._validator, self._looking_only = validator, validator.looking_only()
+        self._validator = validator
+        self._examiner = Examiner(self.reader, validator, clock, max_package_bytes)
         self._clock, self._on_step = clock, on_step
-        self._open_namespaces = open_namespaces
+        self._open_namespaces, self._witnesses = open_namespaces, tuple(witnesses)
         self._waiting: list[tuple[Change, asyncio.Future[Outcome]]] = []
         self._committer: asyncio.Task[None] | None = None
 
@@ -111,6 +114,7 @@ class Registry:
         check_contract: ContractChecker | None = None,
         rules: Mapping[str, Mode] | None = None,
         open_namespaces: bool = True,
+        witnesses: Sequence[VerifierKey] = (),
         clock: Clock | None = None,
         lifetimes: Lifetimes | None = None,
         on_step: OnStep = lambda step: None,
@@ -119,8 +123,8 @@ class Registry:
 
         ``inspect_component`` looks inside components (the sandbox can), ``check_contract`` tries their
         hooks; ``rules`` gives validator rules another mode; ``open_namespaces`` lets strangers register
-        namespaces; ``on_step`` is told of each durable step of a change. Blocks for some 100 ms at
-        first. Raises RegistryDamaged, KeyMissing, KeyUnusable or ConfigurationError.
+        namespaces; ``witnesses`` may cosign the log; ``on_step`` is told of each durable step of a change.
+        Blocks for some 100 ms at first. Raises RegistryDamaged, KeyMissing, KeyUnusable or ConfigurationError.
         """
         folder.mkdir(parents=True, exist_ok=True)
         clock = clock or SystemClock()
@@ -134,6 +138,7 @@ class Registry:
             clock,
             max_package_bytes=max_package_bytes,
             open_namespaces=open_namespaces,
+            witnesses=witnesses,
             on_step=on_step,
         )
         try:
@@ -150,9 +155,12 @@ class Registry:
             if rows.read("timestamp.json") is None:
                 self._keys.create_missing()
                 self._repository.create(rows)
-                self._repository.commit(rows, {KEYS_TARGET: keys_document(self._keys.online("receipts"))})
+                self._begin_log(connection, rows)
                 self._on_step("created")
             else:
+                if not LogRows(connection).exists():
+                    self._begin_log(connection, rows)
+                    self._on_step("log-begun")
                 self.warnings = tuple(self._repository.renew(rows).warnings)
                 rows.prune()
             kept = set(connection.execute(releases.select().with_only_columns(releases.c.digest)).scalars())
@@ -160,6 +168,14 @@ class Registry:
         root = folder / ROOT_FILE
         if not root.exists():
             root.write_bytes(self.trusted_root)
+
+    def _begin_log(self, connection: sa.Connection, rows: MetadataRows) -> None:
+        """Begin the log with what was changed before there was one, and let TUF vouch for its key."""
+        key, origin = self._keys.create_online("log"), log_origin(cast(bytes, rows.read("1.root.json")))
+        log = LogRows(connection, self._clock.now())
+        log.begin(origin, key)
+        log.append(past_changes(connection), {}, key)
+        self._repository.commit(rows, {KEYS_TARGET: keys_document(self._keys.online("receipts"), key, origin)})
 
     @property
     def trusted_root(self) -> bytes:
@@ -195,7 +211,7 @@ class Registry:
         Raises what reading, verifying and validating a package raise, NamespaceUnknown, and
         VersionTaken if the version exists with other bytes.
         """
-        examined, findings, known = await asyncio.to_thread(self._examine, package, envelope)
+        examined, findings, known = await asyncio.to_thread(self._examiner.publish, package, envelope)
         self._on_step("examined")
         await self._blobs.put(package)
         self._on_step("blob-stored")
@@ -208,7 +224,7 @@ class Registry:
 
         Raises NotFound, NamespaceUnknown or a signature error.
         """
-        change = await asyncio.to_thread(self._examine_yank, envelope)
+        change = await asyncio.to_thread(self._examiner.yank, envelope)
         return cast(Receipt, await self._commit(change))
 
     async def deprecate(self, envelope: bytes) -> DeprecationRecord:
@@ -217,8 +233,23 @@ class Registry:
 
         Raises NotFound, Conflict (a newer statement is here), NamespaceUnknown or a signature error.
         """
-        change = await asyncio.to_thread(self._examine_deprecation, envelope)
+        change = await asyncio.to_thread(self._examiner.deprecation, envelope)
         return cast(DeprecationRecord, await self._commit(change))
+
+    async def cosign(self, body: bytes) -> dict[str, Any]:
+        """Take in a witness' signature under one of the log's checkpoints (a signed note).
+
+        Raises SignerUnknown unless a witness that the operator named signed it, SignatureInvalid or NotFound.
+        """
+        checkpoint, signed = await asyncio.to_thread(read_cosigned, body, self._witnesses, self._clock.now())
+
+        def keep() -> None:
+            with self._tables.write() as connection:
+                for witness, signature in signed.items():
+                    LogRows(connection).cosign(checkpoint, witness, signature)
+
+        await asyncio.to_thread(keep)
+        return {"size": checkpoint.size, "witnesses": sorted(witness.name for witness in signed)}
 
     async def renew(self) -> Renewal:
         """Sign anew what is about to expire, and forget what nobody asks for any more."""
@@ -240,66 +271,11 @@ class Registry:
 
         Anybody may ask, so the hooks of an unsigned stranger are not tried: authors do that themselves.
         """
-        return await asyncio.to_thread(self._validate, package)
+        return await asyncio.to_thread(self._examiner.validate, package)
 
     def rules(self) -> list[RuleState]:
         """The rules that releases must pass here."""
         return self._validator.rules()
-
-    def _validate(self, data: bytes) -> Validation:
-        package = read_package(data, max_bytes=self.max_package_bytes)
-        return self._looking_only.validate(self.reader.submission(package))
-
-    def _examine(self, data: bytes, envelope: bytes | None) -> tuple[Package, list[dict[str, Any]], Receipt | None]:
-        """The package if nothing stands in its way, what else was found, and its receipt if it is here already."""
-        package = read_package(data, max_bytes=self.max_package_bytes)
-        manifest = package.manifest
-        if not envelope:
-            verify_release(package, None, {})
-        key_set = self.reader.key_set(manifest.publisher)
-        verify_release(package, envelope, key_set.keys, key_set.threshold)
-        with self._tables.read() as connection:
-            known = find_receipt(connection, manifest.id, manifest.version, package.digest)
-        findings = [] if known is not None else self._validator.check(self.reader.submission(package))
-        return package, [asdict(each) for each in findings], known
-
-    def _examine_yank(self, envelope: bytes) -> YankRelease:
-        statement = self._publishers_word(envelope, YANK)
-        said = statement.predicate
-        try:
-            (digest,) = statement.subjects.values()
-            return YankRelease(str(said["plugin"]), str(said["version"]), digest, str(said["reason"])[:500])
-        except (KeyError, ValueError) as error:
-            raise SignatureInvalid(
-                "The statement does not say which release is withdrawn, and why.",
-                expected="plugin, version and reason, about one package",
-            ) from error
-
-    def _examine_deprecation(self, envelope: bytes) -> Deprecate:
-        said = self._publishers_word(envelope, DEPRECATION).predicate
-        try:
-            reason, successor, at = said["reason"], said["successor"], datetime.fromisoformat(said["at"])
-            if at.tzinfo is None or at.timestamp() > self._clock.now() + CLOCK_SKEW:
-                raise ValueError("a moment that has not come")
-        except (KeyError, ValueError, TypeError) as error:
-            raise SignatureInvalid(
-                "The statement does not say what is advised against, why, and since when.",
-                expected="plugin, reason, successor, and at: ISO 8601 in UTC, not in the future",
-            ) from error
-        moment = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        told = None if reason is None else (str(reason).strip() or "no reason given")[:500]
-        named = str(successor) if successor and told is not None else None
-        return Deprecate(str(said["plugin"]), told, named, moment)
-
-    def _publishers_word(self, envelope: bytes, kind: str) -> Statement:
-        """A statement about a plugin, signed by the keys of its namespace."""
-        claimed = str(peek_statement(envelope, kind).predicate.get("plugin", ""))
-        key_set = self.reader.key_set(claimed.partition("/")[0])
-        try:
-            return open_statement(envelope, kind, key_set.keys, key_set.threshold)
-        except (SignatureInvalid, SignatureMissing, SignerUnknown) as error:
-            error.plugin = claimed
-            raise
 
     # -------------------------------------------------------------------------- group commit
 
@@ -351,11 +327,15 @@ class Registry:
                 documents[index_path(plugin)] = render(connection, plugin, readme).to_bytes()
             self._on_step("documents-rendered")
             if documents:
+                log = LogRows(connection, now)
+                first = log.append(touched.entries, touched.statements, self._keys.online("log"))
+                self._on_step("logged")
                 snapshot = self._repository.commit(MetadataRows(connection, now), documents)
                 self._on_step("metadata-signed")
                 for at, outcome in enumerate(outcomes):
                     if isinstance(outcome, Pending):
-                        receipt = sign_receipt(self._keys.online("receipts"), {**outcome.values, "snapshot": snapshot})
+                        values = {**outcome.values, "snapshot": snapshot, "log_index": first + outcome.position}
+                        receipt = sign_receipt(self._keys.online("receipts"), values)
                         save_receipt(connection, receipt)
                         outcomes[at] = receipt
             self._on_step("committing")
@@ -367,4 +347,5 @@ class Registry:
             rows = MetadataRows(connection, self._clock.now())
             renewal = self._repository.renew(rows)
             rows.prune()
+            LogRows(connection, self._clock.now()).prune()
         return renewal

@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from marketplace.errors import RegistryDamaged
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILE_NAME = "registry.db"
 schema = sa.MetaData()
 
@@ -67,6 +67,42 @@ releases = sa.Table(
     sa.Column("receipt", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("yank_receipt", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("findings", sa.JSON, nullable=False, server_default="[]"),
+)
+
+log_entries = sa.Table(
+    "log_entries",
+    schema,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("statement", sa.JSON(none_as_null=True), nullable=True),
+    sa.Index("log_entries_about", "subject", "kind", "version"),
+)
+
+log_tiles = sa.Table(
+    "log_tiles",
+    schema,
+    sa.Column("level", sa.Integer, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+
+log_checkpoints = sa.Table(
+    "log_checkpoints",
+    schema,
+    sa.Column("size", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("note", sa.LargeBinary, nullable=False),
+    sa.Column("superseded", sa.Float, nullable=True, index=True),
+)
+
+log_cosignatures = sa.Table(
+    "log_cosignatures",
+    schema,
+    sa.Column("size", sa.Integer, primary_key=True),
+    sa.Column("witness", sa.Text, primary_key=True),
+    sa.Column("line", sa.Text, nullable=False),
 )
 
 _SEARCH = (

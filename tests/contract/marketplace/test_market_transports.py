@@ -21,6 +21,11 @@ from marketplace import MarketplaceClient, Registry, open_client
 from marketplace.connect import registry_folder
 from marketplace.errors import VerificationFailed
 from marketplace.keys import generate_key
+from marketplace.log.checkpoint import read_checkpoint
+from marketplace.log.entry import read_entry
+from marketplace.log.proof import read_proof
+from marketplace.log.tiles import read_bundle
+from marketplace.log.tree import leaf_hash
 from marketplace.namespaces import make_key_set
 from marketplace.pinning import fetch_root, pin_root
 from marketplace.publishing import publish_folder
@@ -124,11 +129,26 @@ def test_files_come_whole(transport: Transport, shop: Shop) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["metadata/99.root.json", "targets/plugins/acme/x.json", f"packages/{'0' * 64}", "packages/../../registry.db"],
+    ["metadata/99.root.json", "targets/plugins/acme/x.json", f"packages/{'0' * 64}", "packages/../../registry.db"]
+    + ["log/tile/0/001", "log/tile/0/000.p/9", "log/proof/acme/guard/9.9.9", "log/witnessed/1", "log/registry.db"],
 )
 def test_what_is_not_there_is_not_found(transport: Transport, path: str) -> None:
     with pytest.raises(NotFound):
         b"".join(transport.stream(path))
+
+
+def test_the_log_comes_in_checkpoints_tiles_and_proofs(transport: Transport) -> None:
+    def read(path: str) -> bytes:
+        return b"".join(transport.stream(f"log/{path}"))
+
+    checkpoint = read_checkpoint(read("checkpoint"))
+    hashes, entries = read("tile/0/000.p/2"), read_bundle(read("tile/entries/000.p/2"), 2)
+    assert hashes == b"".join(leaf_hash(entry) for entry in entries)
+    assert [read_entry(entry).kind for entry in entries] == ["keys", "publish"]
+    proof = read_proof(read("proof/acme/guard/1.0.0"))
+    assert proof.index == 1
+    assert read_checkpoint(proof.checkpoint) == checkpoint
+    assert read_checkpoint(read_proof(read("proof/acme/guard/1.0.0/at/2")).checkpoint).size == 2
 
 
 def test_search_gives_ids(transport: Transport) -> None:
@@ -202,7 +222,9 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("step", ["blob-stored", "changes-written", "metadata-signed", "committing", "committed"])
+@pytest.mark.parametrize(
+    "step", ["blob-stored", "changes-written", "logged", "metadata-signed", "committing", "committed"]
+)
 async def test_a_process_killed_in_a_publish_leaves_all_or_nothing(step: str, tmp_path: Path) -> None:
     key = generate_key()
     registry = Registry.open(tmp_path / "registry")

@@ -1,0 +1,56 @@
+"""The log over HTTP: everything to follow it with, and the door for witnesses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import FastAPI, Path, Request
+from fastapi.responses import Response
+
+from marketplace.http import FOREVER, NEVER
+
+if TYPE_CHECKING:
+    from marketplace.registry import Registry
+
+_BYTES = "application/octet-stream"
+_NOTE = "text/plain; charset=utf-8"
+
+
+def add_log_routes(app: FastAPI, registry: Registry) -> None:
+    """Add them to the service. Reading is open; a cosignature counts by its witness' key."""
+    read = registry.reader.log_file
+
+    def note(path: str) -> Response:
+        return Response(read(path), media_type=_NOTE, headers=NEVER)
+
+    @app.get("/log/checkpoint", summary="The log's newest checkpoint", response_class=Response)
+    def checkpoint() -> Response:
+        return note("checkpoint")
+
+    @app.get(
+        "/log/witnessed/{count}", summary="The newest checkpoint that so many witnesses signed", response_class=Response
+    )
+    def witnessed(count: Annotated[int, Path(ge=1, le=99)]) -> Response:
+        return note(f"witnessed/{count}")
+
+    # A partial tile is named by its width, so it never changes either.
+    @app.get("/log/tile/{path:path}", summary="A tile or entry bundle (C2SP tlog-tiles)", response_class=Response)
+    def tile(path: str) -> Response:
+        return Response(read(f"tile/{path}"), media_type=_BYTES, headers=FOREVER)
+
+    @app.get("/log/proof/{publisher}/{name}/{version}", summary="The proof that a release was logged")
+    def proof(publisher: str, name: str, version: str) -> dict[str, Any]:
+        return registry.reader.log_proof(f"{publisher}/{name}", version).to_dict()
+
+    @app.get("/log/proof/{publisher}/{name}/{version}/at/{size}", summary="The same, against the checkpoint of a size")
+    def proof_at(
+        publisher: str, name: str, version: str, size: Annotated[int, Path(ge=0, lt=1 << 62)]
+    ) -> dict[str, Any]:
+        return registry.reader.log_proof(f"{publisher}/{name}", version, size).to_dict()
+
+    body = {"requestBody": {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+    # The witness' signature, not a session, says who it is; the operator says whose counts.
+    @app.post("/log/cosignatures", summary="Hand in a witness' signature", openapi_extra=body)
+    async def cosign(request: Request) -> dict[str, Any]:
+        return await registry.cosign(await request.body())
