@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +33,7 @@ from plugin_sdk.dev.source import source_folder
 from plugin_sdk.dev.summary import summary_of
 from plugin_sdk.dev.versions import development_version
 from plugin_sdk.recordings import record
-from plugin_sdk.services import Marketplace, MarketplaceEntry, VerifiedPackage
+from plugin_sdk.services import Marketplace, MarketplaceEntry, PublishedRelease, VerifiedPackage
 from plugin_sdk.testing.memory import MemoryGuest
 from plugin_sdk.web import requires
 
@@ -86,6 +86,15 @@ class DevelopmentMarketplace:
             if not offered:
                 raise
             return offered
+
+    async def published(self, plugin: str) -> Mapping[str, PublishedRelease]:
+        """The published versions; nobody signed for when one was offered. Raises NotFound like ``manifests``."""
+        try:
+            return await self._real.published(plugin)
+        except KeelstoneError:
+            if plugin not in self._offered:
+                raise
+            return {}
 
     async def fetch(self, plugin: str, version: str) -> VerifiedPackage:
         """One release. Raises NotFound or VerificationFailed."""

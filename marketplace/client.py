@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -29,7 +29,7 @@ from marketplace.index import Index, entry_of, index_path, read_index
 from marketplace.namespaces import target_path
 from marketplace.package import DEFAULT_MAX_BYTES, read_package
 from marketplace.transport import Transport
-from plugin_sdk.services import MarketplaceEntry, VerifiedPackage
+from plugin_sdk.services import MarketplaceEntry, PublishedRelease, VerifiedPackage
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
@@ -85,6 +85,11 @@ class MarketplaceClient:
         index = await self.index(plugin)
         return index.readable(index.installable())
 
+    async def published(self, plugin: str) -> dict[str, PublishedRelease]:
+        """All installable versions, with when each was published. Raises NotFound."""
+        index = await self.index(plugin)
+        return {r.version: PublishedRelease(r.digest, r.published_at) for r in index.installable()}
+
     async def index(self, plugin: str) -> Index:
         """All releases of a plugin, withdrawn ones included. Raises NotFound or VerificationFailed."""
         return await asyncio.to_thread(self._index, plugin)
@@ -138,7 +143,7 @@ class MarketplaceClient:
         data = self._download(plugin, release.digest, release.size)
         package = read_package(data, max_bytes=self._max_bytes)
         prove_release(key_set, release, package, None, walker.walk)
-        return package.vouched_for(walker.walk.links)
+        return replace(package.vouched_for(walker.walk.links), published=release.published_at)
 
     def _verify(self, data: bytes, envelope: bytes | None, offline: bool) -> Verification:
         from marketplace.chain import prove_release

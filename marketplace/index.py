@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from kernel.errors import ManifestError, NotFound
@@ -62,6 +63,11 @@ class Release:
     def parsed_manifest(self) -> PluginManifest:
         """The manifest as a typed value. Raises ManifestError if this kernel cannot read it."""
         return manifest_from_dict(self.manifest)
+
+    @property
+    def published_at(self) -> datetime:
+        """When it was published."""
+        return datetime.fromisoformat(self.published).astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)

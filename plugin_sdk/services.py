@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NewType, Protocol, TypeVar
 
 from kernel.context import Context, Principal
@@ -72,6 +73,7 @@ __all__ = [
     "Notice",
     "Notifier",
     "PermissionCatalogue",
+    "PublishedRelease",
     "Replay",
     "SecretSource",
     "ServiceCalls",
@@ -297,7 +299,8 @@ class MarketplaceEntry:
 class VerifiedPackage:
     """A package whose whole chain has been checked. ``digest`` is the archive's SHA-256 in hex.
 
-    ``chain`` says each link that was checked, in order, for people to read.
+    ``chain`` says each link that was checked, in order, for people to read. ``published`` is when the marketplace
+    signed for it, where there was one.
     """
 
     manifest: PluginManifest
@@ -308,6 +311,15 @@ class VerifiedPackage:
     settings_schema: Mapping[str, Any] | None
     icon: bytes | None
     chain: tuple[str, ...]
+    published: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRelease:
+    """One release as the verified index lists it. ``digest`` is the archive's SHA-256 in hex."""
+
+    digest: str
+    published: datetime
 
 
 class Marketplace(Protocol):
@@ -323,6 +335,10 @@ class Marketplace(Protocol):
 
     async def manifests(self, plugin: str) -> list[PluginManifest]:
         """Manifests of all installable versions (for the resolver). Raises NotFound."""
+        ...
+
+    async def published(self, plugin: str) -> Mapping[str, PublishedRelease]:
+        """All installable versions, with when each was published. Raises NotFound."""
         ...
 
     async def fetch(self, plugin: str, version: str) -> VerifiedPackage:

@@ -93,10 +93,11 @@ def register(tree: CommandTree) -> None:
             found = platform.request("GET", f"/api/v1/tenants/{tenant}/activations", tenant=tenant)
 
         def text() -> None:
-            table = Table("plugin", "version", "state", "grants", "denied", box=None)
+            table = Table("plugin", "version", "state", "grants", "denied", "policy", box=None)
             for item in found:
                 grants, denied = ", ".join(item["grants"]), ", ".join(item["denied"])
-                table.add_row(item["plugin"], item["version"], item["state"], grants, denied)
+                policy = "; ".join(item["policy"]) or "conforms"
+                table.add_row(item["plugin"], item["version"], item["state"], grants, denied, policy)
             out.print(table)
 
         show(found, json, text)

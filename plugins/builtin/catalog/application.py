@@ -27,6 +27,7 @@ from plugin_sdk.configuration import settle
 from plugin_sdk.services import ActivationControl, Database, Transaction
 from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.domain import Activation, CapabilityRequest, Release
+from plugins.builtin.catalog.policy.gate import PolicyGate
 from plugins.builtin.catalog.upgrades.trial import Trial, check_channel
 
 
@@ -70,12 +71,14 @@ class TenantPlugins:
         repository: CatalogRepository,
         control: ActivationControl,
         hooks: Dispatcher,
+        gate: PolicyGate,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._repository = repository
         self._control = control
         self._hooks = hooks
+        self._gate = gate
         self._now = now
 
     # ------------------------------------------------------------------ reads
@@ -135,13 +138,14 @@ class TenantPlugins:
     ) -> Activation:
         """Switch a plugin on for the tenant in hand, or to another version.
 
-        Raises NotFound, ConsentRequired, ValidationFailed (settings), LifecycleError, Conflict (its
-        place among the tenant's other plugins contradicts itself).
+        Raises NotFound, ConsentRequired, ValidationFailed (settings), LifecycleError, PolicyBlocked,
+        Conflict (its place among the tenant's other plugins contradicts itself).
         """
         release = await self.find(plugin, version)
         manifest = release.manifest
         _refuse_builtin(manifest)
         decisions = {} if decisions is None else decisions
+        ruling = await self._gate.ruling(context.tenant)
         await self._make_ready(release)
         async with self._database.write(context.tenant, context) as transaction:
             present = await self._repository.activation(transaction, plugin)
@@ -152,6 +156,10 @@ class TenantPlugins:
             await self._check_still_there(transaction, manifest)
             await check_order(self._hooks, self._repository, transaction, manifest)
             after = self._stamp(context, replace(switched, grants=granted, denied=denied, settings=settled))
+            if present is not None and present.running and present.version == after.version:
+                ruling.check_change(release, present, after)
+            else:
+                ruling.check_entry(release, after)
             await self._repository.put_activation(transaction, after)
             self._emit(transaction, plugin, *_activation_events(present, after))
         await self._control.refresh(context.tenant)
@@ -167,18 +175,22 @@ class TenantPlugins:
         )
 
     async def configure(self, context: Context, plugin: str, settings: Mapping[str, Any]) -> Activation:
-        """Replace the plugin's settings. Raises NotFound, ValidationFailed."""
+        """Replace the plugin's settings. Raises NotFound, ValidationFailed, PolicyBlocked (a host)."""
         present = await self.activation(context.tenant, plugin)
         release = await self.find(plugin, present.version)
         settled = settle(release.settings_schema, settings, plugin=plugin, tenant=context.tenant)
+        ruling = await self._gate.ruling(context.tenant)
+        ruling.check_change(release, present, replace(present, settings=settled))
         changed = sorted(
             k for k in settled.keys() | present.settings.keys() if settled.get(k) != present.settings.get(k)
         )
         trial = present.trial
         if trial is not None:
             # They must fit the version on trial as well, or it could not be promoted.
-            schema = (await self.find(plugin, trial.version)).settings_schema
-            trial = replace(trial, settings=settle(schema, settings, plugin=plugin, tenant=context.tenant))
+            other = await self.find(plugin, trial.version)
+            theirs = settle(other.settings_schema, settings, plugin=plugin, tenant=context.tenant)
+            ruling.check_change(other, trial, replace(trial, settings=theirs))
+            trial = replace(trial, settings=theirs)
         return await self._change(
             context,
             plugin,
@@ -187,18 +199,22 @@ class TenantPlugins:
         )
 
     async def grant(self, context: Context, plugin: str, decisions: Mapping[str, bool]) -> Activation:
-        """Decide again on capabilities. Raises NotFound, ValidationFailed."""
+        """Decide again on capabilities. Raises NotFound, ValidationFailed, PolicyBlocked."""
         present = await self.activation(context.tenant, plugin)
-        manifest = (await self.find(plugin, present.version)).manifest
+        release = await self.find(plugin, present.version)
+        manifest = release.manifest
+        ruling = await self._gate.ruling(context.tenant)
         trial = present.trial
         if trial is not None:
             # What is decided holds for the version on trial too, which may ask for other things.
-            other = (await self.find(plugin, trial.version)).manifest
-            decisions, theirs = domain.split_decisions(manifest, other, decisions)
+            other = await self.find(plugin, trial.version)
+            decisions, theirs = domain.split_decisions(manifest, other.manifest, decisions)
             beside = replace(present, grants=trial.grants, denied=trial.denied)
-            granted, denied = domain.decide(other, beside, theirs, context.tenant)
+            granted, denied = domain.decide(other.manifest, beside, theirs, context.tenant)
+            ruling.check_change(other, trial, replace(trial, grants=granted))
             trial = replace(trial, grants=granted, denied=denied)
         granted, denied = domain.decide(manifest, present, decisions, context.tenant)
+        ruling.check_change(release, present, replace(present, grants=granted))
         return await self._change(
             context,
             plugin,

@@ -62,6 +62,7 @@ class Release:
     chain: tuple[str, ...] = ()
     installed_at: datetime | None = None
     installed_by: str = ""
+    published_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

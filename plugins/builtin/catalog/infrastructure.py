@@ -31,6 +31,7 @@ releases = platform_table(
     Column("chain", json_type(), nullable=False),
     Column("installed_at", UtcDateTime),
     Column("installed_by", String(64), nullable=False),
+    Column("published_at", UtcDateTime),
     shared=True,
 )
 activations = tenant_table(
@@ -85,6 +86,7 @@ class SqlCatalog:
                 chain=list(release.chain),
                 installed_at=release.installed_at,
                 installed_by=release.installed_by,
+                published_at=release.published_at,
             )
         )
 
@@ -151,6 +153,7 @@ def _release(row: Any) -> Release:
         chain=tuple(row.chain),
         installed_at=row.installed_at,
         installed_by=row.installed_by,
+        published_at=row.published_at,
     )
 
 

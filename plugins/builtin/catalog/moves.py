@@ -13,9 +13,12 @@ from plugin_sdk.services import ActivationControl, Database
 from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.application import CatalogRepository, check_order, utc_now
 from plugins.builtin.catalog.domain import Activation, Release
+from plugins.builtin.catalog.policy.domain import told as policy_told
+from plugins.builtin.catalog.policy.gate import PolicyGate
 from plugins.builtin.catalog.upgrades.domain import Upgrade
 
 CHANGED_MEANWHILE = "it was changed meanwhile"
+ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +44,26 @@ class Mover:
         repository: CatalogRepository,
         control: ActivationControl,
         hooks: Dispatcher,
+        gate: PolicyGate,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._repository = repository
         self._control = control
         self._hooks = hooks
+        self._gate = gate
         self._now = now
 
     async def move(self, context: Context, tenant: str, seen: Activation, target: Release, reason: str) -> Move:
-        """To another version at once: code moves, grants do not grow."""
+        """To another version at once: code moves, grants do not grow. No policy stands against a rollback:
+        what ran here before is always the way back."""
+        ruling = None if reason == ROLLBACK else await self._gate.ruling(tenant)
 
         def step(present: Activation) -> tuple[Activation, list[NewEvent]]:
             settings = settle(target.settings_schema, present.settings, plugin=present.plugin, tenant=tenant)
             after = replace(domain.move(present, target.manifest), settings=settings)
+            if ruling is not None:
+                ruling.check_entry(target, after)
             return after, [updated(present, after.version, reason)]
 
         return await self._change(context, tenant, seen, target, step)
@@ -63,10 +72,13 @@ class Mover:
         self, context: Context, tenant: str, seen: Activation, target: Release, upgrade: Upgrade
     ) -> Move:
         """Begin the trial of ``upgrade`` there, or change the share of calls that takes part."""
+        ruling = await self._gate.ruling(tenant)
 
         def step(present: Activation) -> tuple[Activation, list[NewEvent]]:
             settings = settle(target.settings_schema, present.settings, plugin=present.plugin, tenant=tenant)
             trial = upgrade.trial(present, target.manifest, settings, self._now())
+            if present.trial is None:
+                ruling.check_entry(target, trial)
             data = {**told(upgrade), "from": present.version}
             return domain.start_trial(present, trial, tenant), [NewEvent("plugin.upgrade_started", data)]
 
@@ -75,7 +87,12 @@ class Mover:
     async def promote_trial(
         self, context: Context, tenant: str, seen: Activation, target: Release, upgrade: Upgrade
     ) -> Move:
-        """The version on trial becomes the tenant's."""
+        """The version on trial becomes the tenant's; the trial ends if a policy has come to stand against it."""
+        against = (await self._gate.ruling(tenant)).findings(target, seen.upgrade)
+        if against:
+            reason = "; ".join(policy_told(f) for f in against)
+            ended = await self.end_trial(context, tenant, seen, upgrade, reason)
+            return replace(ended, error=ended.error or reason)
 
         def step(present: Activation) -> tuple[Activation, list[NewEvent]]:
             after = domain.promote_trial(present, tenant)

@@ -20,11 +20,9 @@ from plugin_sdk import (
     NotFound,
     PluginManifest,
     ReleaseState,
-    Requirement,
     next_release_state,
     parse_range,
     parse_version,
-    resolve,
 )
 from plugin_sdk.services import (
     ActivationControl,
@@ -37,7 +35,10 @@ from plugin_sdk.services import (
 from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.application import CatalogRepository, utc_now
 from plugins.builtin.catalog.domain import Activation, Release
-from plugins.builtin.catalog.moves import Move, Mover
+from plugins.builtin.catalog.moves import ROLLBACK, Move, Mover
+from plugins.builtin.catalog.planning import Planner
+from plugins.builtin.catalog.policy.domain import Candidate
+from plugins.builtin.catalog.policy.gate import PolicyGate, candidate_of
 from plugins.builtin.catalog.uninstall import DataFate, Removal, Uninstaller, present_releases
 from plugins.builtin.catalog.upgrades.domain import OPEN, stays, waits
 from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
@@ -57,6 +58,7 @@ class Operations:
         marketplace: Callable[[], Marketplace],
         mover: Mover,
         upgrades: UpgradeRepository,
+        gate: PolicyGate,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
@@ -68,6 +70,8 @@ class Operations:
         self._marketplace = marketplace
         self._mover = mover
         self._upgrades = upgrades
+        self._gate = gate
+        self._planner = Planner(database, repository, hooks, marketplace, gate)
         self._now = now
         self._uninstaller = Uninstaller(database, repository, control, hooks, blobs, kv, upgrades)
         # Two operators' installs at once would undo each other's files when one fails.
@@ -76,41 +80,15 @@ class Operations:
     # ------------------------------------------------------------------ install
 
     async def plan(self, plugin: str, wanted: str = "*") -> list[PluginManifest]:
-        """What an install would bring, in start order (requirements first), present ones left out.
-
-        A quarantined release is not among the candidates. Raises NotFound, ResolutionConflict, and
-        PluginQuarantined if nothing else would do.
-        """
-        present, withdrawn = await self._present(), await self._withdrawn()
-        known: dict[str, list[PluginManifest]] = {}
-        market = self._marketplace()
-        queue = [plugin]
-        while queue:
-            name = queue.pop()
-            if name in known:
-                continue
-            here = [r.manifest for r in present if r.manifest.id == name]
-            try:
-                offered = [] if here and here[0].kind != "guest" else await market.manifests(name)
-            except NotFound:
-                if name == plugin:
-                    raise
-                offered = []
-            versions = {m.version: m for m in [*offered, *here] if (m.id, m.version) not in withdrawn}
-            if name == plugin and offered and not any(m.semver in parse_range(wanted) for m in versions.values()):
-                domain.refuse_withdrawn(plugin, [m for m in offered if m.semver in parse_range(wanted)])
-            known[name] = list(versions.values())
-            queue += [p for m in known[name] for p in m.requires.plugins]
-        newest = {r.manifest.id: r.manifest.version for r in present if r.manifest.id != plugin}
-        chosen = resolve([Requirement(plugin, wanted)], lambda name: known.get(name, []), present=newest)
-        there = {(r.manifest.id, r.manifest.version) for r in present}
-        return [m for m in chosen if (m.id, m.version) not in there]
+        """What an install would bring: see ``Planner.plan``."""
+        return await self._planner.plan(plugin, wanted)
 
     async def install(self, context: Context, plugin: str, wanted: str = "*") -> list[Release]:
         """Bring a plugin and what it requires; each release is verified, checked by policy, compiled,
         and only then noted as installed. Installing again changes nothing.
 
-        Raises NotFound, ResolutionConflict, VerificationFailed, Forbidden (policy), SandboxError.
+        Raises NotFound, ResolutionConflict, VerificationFailed, PolicyBlocked, Forbidden (a plugin says no),
+        SandboxError.
         """
         async with self._one_at_a_time:
             releases = await self._install(context, await self.plan(plugin, wanted))
@@ -161,10 +139,13 @@ class Operations:
             chain=package.chain,
             installed_at=self._now(),
             installed_by=context.principal.id,
+            published_at=package.published,
         )
 
     async def _check_policy(self, context: Context, package: VerifiedPackage) -> None:
         manifest = package.manifest
+        # Again, with the digest of what really came: an approval is for one digest.
+        (await self._gate.installing()).check(Candidate(manifest, package.digest, package.published))
         http = manifest.capabilities.http
         asked = InstallRequest(
             plugin=manifest.id,
@@ -194,6 +175,8 @@ class Operations:
         await self._check_no_trial(plugin)
         wanted = f"={parse_version(version)}" if version else "*"
         target = next(r for r in await self.install(context, plugin, wanted) if r.manifest.id == plugin)
+        # It may have been installed before the policy was.
+        (await self._gate.installing()).check(candidate_of(target))
         await self._control.prepare(target.manifest, target.component)
         moves = []
         async with self._database.read(ALL_TENANTS) as transaction:
@@ -224,7 +207,7 @@ class Operations:
         for tenant, present in back:
             target = await self._stored(plugin, domain.go_back(present, tenant))
             await self._control.prepare(target.manifest, target.component)
-            moves.append(await self._mover.move(context, tenant, present, target, "rollback"))
+            moves.append(await self._mover.move(context, tenant, present, target, ROLLBACK))
         return moves
 
     async def _check_no_trial(self, plugin: str) -> None:
@@ -254,11 +237,6 @@ class Operations:
             return await self._uninstaller.uninstall(context, plugin, version, data)
 
     # ------------------------------------------------------------------ inside
-
-    async def _withdrawn(self) -> set[tuple[str, str]]:
-        async with self._database.read(ALL_TENANTS) as transaction:
-            stored = await self._repository.releases(transaction)
-        return {(r.manifest.id, r.manifest.version) for r in stored if r.state is ReleaseState.QUARANTINED}
 
     async def _present(self) -> list[Release]:
         return await present_releases(self._database, self._repository, self._hooks)

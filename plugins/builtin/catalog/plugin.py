@@ -22,6 +22,11 @@ from plugins.builtin.catalog.health_rest import health_router, reset_router
 from plugins.builtin.catalog.infrastructure import SCHEMA, SqlCatalog
 from plugins.builtin.catalog.moves import Mover
 from plugins.builtin.catalog.operations import Operations
+from plugins.builtin.catalog.policy.application import Policies
+from plugins.builtin.catalog.policy.gate import PolicyGate
+from plugins.builtin.catalog.policy.graphql import policy_types
+from plugins.builtin.catalog.policy.infrastructure import SqlPolicies
+from plugins.builtin.catalog.policy.rest import operator_policy_router, tenant_policy_router
 from plugins.builtin.catalog.rest import activations_router, plugins_router
 from plugins.builtin.catalog.secrets.application import PluginSecrets
 from plugins.builtin.catalog.secrets.graphql import secret_types
@@ -40,12 +45,14 @@ class CatalogPlugin:
         secrets: PluginSecrets,
         trials: Trials,
         health: HealthKeeper,
+        policies: Policies,
     ) -> None:
         self._tenants = tenants
         self._secrets = secrets
         self._operations = operations
         self._trials = trials
         self._health = health
+        self._policies = policies
 
     @hookimpl
     def contribute_tables(self) -> Schema:
@@ -55,8 +62,10 @@ class CatalogPlugin:
     def contribute_routes(self) -> list[Routes]:
         return [
             Routes(plugins_router(self._tenants, self._operations)),
-            Routes(activations_router(self._tenants)),
+            Routes(activations_router(self._tenants, self._policies)),
             Routes(secrets_router(self._secrets)),
+            Routes(operator_policy_router(self._policies)),
+            Routes(tenant_policy_router(self._policies)),
             *self._trials.routes(),
             Routes(health_router(self._health)),
             Routes(reset_router(self._health)),
@@ -64,7 +73,12 @@ class CatalogPlugin:
 
     @hookimpl
     def contribute_graphql(self) -> list[GraphQL]:
-        return [graphql.types(self._tenants), secret_types(self._secrets), self._trials.graphql()]
+        return [
+            graphql.types(self._tenants),
+            secret_types(self._secrets),
+            self._trials.graphql(),
+            policy_types(self._policies),
+        ]
 
     @hookimpl
     def starting(self) -> None:
@@ -81,8 +95,10 @@ def start(platform: PluginContext) -> CatalogPlugin:
     """Wire the plugin; from now on activations come from it."""
     services, repository = platform.services, SqlCatalog()
     database, control = services.get(Database), services.get(ActivationControl)
-    tenants = TenantPlugins(database, repository, control, platform.hooks)
-    upgrades, mover = SqlUpgrades(), Mover(database, repository, control, platform.hooks)
+    store = SqlPolicies()
+    gate = PolicyGate(database, store)
+    tenants = TenantPlugins(database, repository, control, platform.hooks, gate)
+    upgrades, mover = SqlUpgrades(), Mover(database, repository, control, platform.hooks, gate)
     operations = Operations(
         database,
         repository,
@@ -93,6 +109,7 @@ def start(platform: PluginContext) -> CatalogPlugin:
         lambda: services.get(Marketplace),
         mover,
         upgrades,
+        gate,
     )
     secrets = PluginSecrets(database, services.get(KeyProvider), tenants)
     services.publish(SecretSource, secrets)
@@ -109,7 +126,9 @@ def start(platform: PluginContext) -> CatalogPlugin:
         platform.hooks,
         services.get(BlobStore),
         lambda: services.get(Marketplace),
+        gate,
     )
+    policies = Policies(database, store, gate, repository, tenants, lambda: services.get(Marketplace))
     rule = Rule(platform.settings.quarantine_tenants, platform.settings.quarantine_minutes)
     health = HealthKeeper(
         database,
@@ -120,4 +139,4 @@ def start(platform: PluginContext) -> CatalogPlugin:
         operations.install,
         rule,
     )
-    return CatalogPlugin(tenants, operations, secrets, trials, health)
+    return CatalogPlugin(tenants, operations, secrets, trials, health, policies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -14,6 +15,8 @@ from plugin_sdk.web import requires
 from plugins.builtin.catalog.application import TenantPlugins
 from plugins.builtin.catalog.domain import Activation
 from plugins.builtin.catalog.operations import Operations, describe
+from plugins.builtin.catalog.policy.application import Policies
+from plugins.builtin.catalog.policy.domain import Finding, told
 from plugins.builtin.catalog.upgrades.trial import Trial
 
 Reads = Annotated[Context, requires("plugins:read")]
@@ -95,7 +98,7 @@ class TrialOut(BaseModel):
 
 
 class ActivationOut(BaseModel):
-    """One plugin for the tenant."""
+    """One plugin for the tenant. `policy`, in answers to GET, says what stands against it now."""
 
     plugin: str
     version: str
@@ -109,6 +112,7 @@ class ActivationOut(BaseModel):
     upgrade: TrialOut | None
     changed_at: datetime | None
     changed_by: str
+    policy: list[str] = []
 
 
 class CapabilityOut(BaseModel):
@@ -147,8 +151,8 @@ def _trial_members(trial: Trial) -> dict[str, Any]:
     return members | {"grants": sorted(trial.grants), "denied": sorted(trial.denied)}
 
 
-def activation_out(activation: Activation) -> ActivationOut:
-    """An activation as REST shows it."""
+def activation_out(activation: Activation, against: Iterable[Finding] = ()) -> ActivationOut:
+    """An activation as REST shows it; ``against`` is what the policies say of it, for answers that tell it."""
     return ActivationOut(
         plugin=activation.plugin,
         version=activation.version,
@@ -162,6 +166,7 @@ def activation_out(activation: Activation) -> ActivationOut:
         upgrade=None if activation.trial is None else TrialOut(**_trial_members(activation.trial)),
         changed_at=activation.changed_at,
         changed_by=activation.changed_by,
+        policy=[told(f) for f in against],
     )
 
 
@@ -235,17 +240,20 @@ def _planned(manifest: Any) -> PluginOut:
     )
 
 
-def activations_router(tenants: TenantPlugins) -> APIRouter:
+def activations_router(tenants: TenantPlugins, policies: Policies) -> APIRouter:
     """A tenant's plugins: consent, activation, settings, grants."""
     router = APIRouter(prefix="/tenants/{tenant}/activations", tags=["activations"])
 
     @router.get("", summary="What is, or was, on for the tenant")
     async def list_activations(context: Reads) -> list[ActivationOut]:
-        return [activation_out(a) for a in await tenants.activations(context.tenant)]
+        against = await policies.against(context.tenant)
+        return [activation_out(a, against.get(a.plugin, ())) for a in await tenants.activations(context.tenant)]
 
     @router.get("/{publisher}/{name}", summary="One activation")
     async def get_activation(context: Reads, publisher: str, name: str) -> ActivationOut:
-        return activation_out(await tenants.activation(context.tenant, f"{publisher}/{name}"))
+        activation = await tenants.activation(context.tenant, f"{publisher}/{name}")
+        against = await policies.against(context.tenant)
+        return activation_out(activation, against.get(activation.plugin, ()))
 
     @router.get("/{publisher}/{name}/consent", summary="What a plugin asks for, in plain words")
     async def consent(

@@ -24,8 +24,9 @@ from plugin_sdk import (
 from plugin_sdk.services import ActivationControl, Database
 from plugins.builtin.catalog.application import CatalogRepository, TenantPlugins, utc_now
 from plugins.builtin.catalog.domain import Activation, Release
-from plugins.builtin.catalog.moves import Move, Mover, told
+from plugins.builtin.catalog.moves import ROLLBACK, Move, Mover, told
 from plugins.builtin.catalog.operations import Operations
+from plugins.builtin.catalog.policy.gate import PolicyGate, candidate_of
 from plugins.builtin.catalog.upgrades.comparison import Report
 from plugins.builtin.catalog.upgrades.domain import OPEN, Upgrade, UpgradeState, first_share, stays, waits
 from plugins.builtin.catalog.upgrades.figures import Arm, Thresholds
@@ -69,6 +70,7 @@ class Upgrades:
         tenants: TenantPlugins,
         operations: Operations,
         mover: Mover,
+        gate: PolicyGate,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
@@ -78,6 +80,7 @@ class Upgrades:
         self._tenants = tenants
         self._operations = operations
         self._mover = mover
+        self._gate = gate
         self._now = now
         self.changed: Callable[[Upgrade], None] = lambda upgrade: None
         """Called with an upgrade that is about to begin, or has ended, here: measured from its first call."""
@@ -101,9 +104,10 @@ class Upgrades:
         of them, and a shadow, which harms nobody, with all.
 
         Raises NotFound (no such version, or nobody runs the plugin), Conflict (one is on trial already),
-        and what an install raises.
+        PolicyBlocked, and what an install raises.
         """
         target = await self._target(context, plugin, version, owner)
+        await self._check_policy(target, owner)
         running = await self._running(plugin, owner)
         if not any(a.version != target.manifest.version for _, a in running):
             raise NotFound(
@@ -157,8 +161,10 @@ class Upgrades:
         return changed, await self.reconcile(context, changed)
 
     async def promote(self, context: Context, upgrade: Upgrade, reason: str = "") -> tuple[Upgrade, list[Move]]:
-        """The new version for everybody who follows, each as soon as its window is open. Raises LifecycleError."""
+        """The new version for everybody who follows, each as soon as its window is open. Raises LifecycleError,
+        PolicyBlocked."""
         upgrade.must_be(UpgradeState.RUNNING)
+        await self._check_policy(await self._release(upgrade.plugin, upgrade.version), upgrade.owner)
         decided = replace(upgrade, state=UpgradeState.PROMOTING, reason=reason)
         decided = await self._save(context, decided, NewEvent("plugin.upgrade_promoted", told(decided)))
         moves = await self.reconcile(context, decided)
@@ -181,7 +187,7 @@ class Upgrades:
                 moves.append(await self._mover.end_trial(context, tenant, present, ended, reason, figures))
             elif moved and present.version == upgrade.version and present.previous and not present.pinned:
                 back = await self._release(upgrade.plugin, present.previous)
-                moves.append(await self._mover.move(context, tenant, present, back, "rollback"))
+                moves.append(await self._mover.move(context, tenant, present, back, ROLLBACK))
         self.changed(ended)
         return ended, moves
 
@@ -354,6 +360,14 @@ class Upgrades:
                 f"{plugin} runs in the platform's process: it is upgraded with its Python package.", plugin=plugin
             )
         return target
+
+    async def _check_policy(self, target: Release, owner: str) -> None:
+        """Raise PolicyBlocked if the owner's upgrade may not begin or be promoted. Each tenant's own policy is
+        asked as it is moved."""
+        if owner == PLATFORM_TENANT:
+            (await self._gate.installing()).check(candidate_of(target))
+        else:
+            (await self._gate.ruling(owner)).check_release(target)
 
     async def _release(self, plugin: str, version: str) -> Release:
         async with self._database.read(ALL_TENANTS) as transaction:

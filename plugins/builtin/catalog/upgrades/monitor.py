@@ -24,6 +24,7 @@ from plugin_sdk import (
 )
 from plugin_sdk.services import BreakerControl, BreakerRecord, Database, GuestCall
 from plugins.builtin.catalog.application import utc_now
+from plugins.builtin.catalog.policy.domain import PolicyBlocked
 from plugins.builtin.catalog.upgrades.application import NEW, OLD, SHADOW, Upgrades
 from plugins.builtin.catalog.upgrades.comparison import Report, Result, micros_of
 from plugins.builtin.catalog.upgrades.domain import Upgrade, UpgradeState
@@ -221,7 +222,10 @@ class Monitor:
             minutes = upgrade.thresholds.promote_after_minutes
             if saved and minutes and self._now() - upgrade.started_at >= timedelta(minutes=minutes):
                 judged = replace(judged, looks=judged.looks + 1)
-                await self._upgrades.promote(context, judged, f"{minutes:g} minutes without cause to go back")
+                try:
+                    await self._upgrades.promote(context, judged, f"{minutes:g} minutes without cause to go back")
+                except PolicyBlocked as error:
+                    await self._upgrades.roll_back(context, judged, error.detail, figures)
         except (Conflict, LifecycleError):
             # Another process, or a person, was first.
             return

@@ -27,12 +27,15 @@ from plugin_sdk.configuration import settle
 from plugin_sdk.services import BlobStore, Database, Marketplace
 from plugin_sdk.toolchain.world import component_imports
 from plugins.builtin.catalog.application import CatalogRepository, check_order, utc_now
-from plugins.builtin.catalog.domain import Activation, Release
+from plugins.builtin.catalog.domain import Activation, Release, move
 from plugins.builtin.catalog.operations import Operations
+from plugins.builtin.catalog.policy.domain import Finding as PolicyFinding
+from plugins.builtin.catalog.policy.domain import PolicyBlocked, added, told
+from plugins.builtin.catalog.policy.gate import PolicyGate, candidate_of
 from plugins.builtin.catalog.upgrades.domain import stays, waits
 from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
 
-Kind = Literal["contract", "requirement", "settings", "events", "order", "consent", "hooks", "pin", "window"]
+Kind = Literal["contract", "requirement", "settings", "events", "order", "consent", "hooks", "pin", "window", "policy"]
 Severity = Literal["breaks", "asks", "waits", "notes"]
 _OURS = re.compile(r"keelstone:plugin/[a-z-]+@(\d+)\.(\d+)\.\d+")
 
@@ -71,6 +74,9 @@ class _Target:
     manifest: PluginManifest
     schema: object
     component: bytes | None
+    digest: str = ""
+    published_at: datetime | None = None
+    installed_at: datetime | None = None
 
 
 class Preflights:
@@ -85,6 +91,7 @@ class Preflights:
         hooks: Dispatcher,
         blobs: BlobStore,
         marketplace: Callable[[], Marketplace],
+        gate: PolicyGate,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
@@ -94,6 +101,7 @@ class Preflights:
         self._hooks = hooks
         self._blobs = blobs
         self._marketplace = marketplace
+        self._gate = gate
         self._now = now
 
     # ------------------------------------------------------------------ a plugin
@@ -110,6 +118,10 @@ class Preflights:
         findings = [*self._contract(target, "", CONTRACT_GENERATIONS)]
         findings += await self._requirements(target.manifest)
         findings += _events(target.manifest, releases.values())
+        for_all = (await self._gate.installing()).findings(candidate_of(target))
+        if not any(f.kind == "policy" for f in findings):
+            findings += _policy("", target.manifest, for_all)
+        rulings = await self._gate.rulings([t for t, _ in mine])
         for where, present in mine:
             beside = [a for t, a in running if t == where and a.plugin != plugin]
             findings += self._settings(where, present, target)
@@ -117,6 +129,8 @@ class Preflights:
             findings += _dependants(where, target.manifest, beside, releases)
             findings += _consent(where, present, target.manifest)
             findings += _hooks(where, present, target.manifest, releases)
+            against = rulings[where].findings(target, move(present, target.manifest))
+            findings += _policy(where, target.manifest, added(against, for_all))
             barred, closed = stays(present, target.manifest), waits(windows.get(where), self._now())
             if barred:
                 findings.append(Finding(where, plugin, "pin", "waits", f"It stays on {present.version}: {barred}."))
@@ -128,9 +142,11 @@ class Preflights:
         async with self._database.read(ALL_TENANTS) as transaction:
             stored = await self._repository.release(transaction, plugin, version)
         if stored is not None and stored.state is ReleaseState.INSTALLED:
-            return _Target(stored.manifest, stored.settings_schema, await self._blobs.get(stored.component))
+            component = await self._blobs.get(stored.component)
+            since = stored.published_at or stored.installed_at
+            return _Target(stored.manifest, stored.settings_schema, component, stored.digest, since)
         package = await self._marketplace().fetch(plugin, version)
-        return _Target(package.manifest, package.settings_schema, package.component)
+        return _Target(package.manifest, package.settings_schema, package.component, package.digest, package.published)
 
     def _contract(self, target: _Target, tenant: str, served: Sequence[str]) -> list[Finding]:
         manifest = target.manifest
@@ -157,6 +173,8 @@ class Preflights:
     async def _requirements(self, manifest: PluginManifest) -> list[Finding]:
         try:
             plan = await self._operations.plan(manifest.id, f"={manifest.version}")
+        except PolicyBlocked as error:
+            return [Finding("", manifest.id, "policy", "breaks", error.detail, error.fix or "")]
         except (ResolutionConflict, PluginQuarantined) as error:
             return [Finding("", manifest.id, "requirement", "breaks", error.detail, error.fix or "")]
         others = [f"{m.id} {m.version}" for m in plan if m.id != manifest.id]
@@ -245,6 +263,18 @@ def _consent(tenant: str, present: Activation, manifest: PluginManifest) -> list
     detail = f"It asks for {', '.join(new)}, which nobody has decided on: denied until somebody grants it."
     fix = f"An admin decides with `keelstone tenant grants {tenant} {manifest.id}`."
     return [Finding(tenant, manifest.id, "consent", "asks", detail, fix)]
+
+
+def _policy(tenant: str, manifest: PluginManifest, against: Iterable[PolicyFinding]) -> list[Finding]:
+    """What the policies say: of the release as such it is not installed, in a tenant it would not move."""
+    severity: Severity = "waits" if tenant else "breaks"
+    ask = f"tenant requests ask {tenant}" if tenant else "marketplace requests ask"
+    fix = f"Ask for an approval with `keelstone {ask} {manifest.id} {manifest.version}`."
+    return [Finding(tenant, manifest.id, "policy", severity, _sentence(told(f)), fix) for f in against]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _hooks(

@@ -10,6 +10,7 @@ from plugins.builtin.catalog.application import TenantPlugins
 from plugins.builtin.catalog.infrastructure import SqlCatalog
 from plugins.builtin.catalog.moves import Mover
 from plugins.builtin.catalog.operations import Operations
+from plugins.builtin.catalog.policy.gate import PolicyGate
 from plugins.builtin.catalog.upgrades.application import Upgrades
 from plugins.builtin.catalog.upgrades.graphql import upgrade_types
 from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
@@ -34,12 +35,13 @@ class Trials:
         hooks: Dispatcher,
         blobs: BlobStore,
         marketplace: Callable[[], Marketplace],
+        gate: PolicyGate,
     ) -> None:
         stored = SqlUpgrades()
-        self.upgrades = Upgrades(database, repository, stored, control, tenants, operations, mover)
+        self.upgrades = Upgrades(database, repository, stored, control, tenants, operations, mover, gate)
         self.monitor = Monitor(database, stored, self.upgrades, breakers)
         self.mirror = Mirror(control, self.monitor.compared)
-        self.preflights = Preflights(database, repository, stored, operations, hooks, blobs, marketplace)
+        self.preflights = Preflights(database, repository, stored, operations, hooks, blobs, marketplace, gate)
         control.watch_calls(self.monitor.note)
         control.listen("plugin.upgrade_started", self.monitor.heard)
         control.mirror_calls(self.mirror.offer)

@@ -1,0 +1,1 @@
+"""Which plugins may come in, and with what: policies as data, and approvals of exceptions."""
