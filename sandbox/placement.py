@@ -7,7 +7,8 @@ all its hooks, for a rest that doubles each time and is forgiven slowly (on a bu
 late without having done anything). What has to wait for the outside is moved by the hook.
 Nothing that leaves the platform can happen in place, so the same call is repeated in a thread unseen.
 
-A guest that has flooded the host with calls is remembered too: for a while its next ones go slowly.
+How fast a guest may call the host follows from its calls too. One that is not known yet goes a little slowly
+until some of its calls have ended well, and one that has flooded the host goes very slowly for a while.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from sandbox.policy import FLOODERS_PACE, USUAL_PACE, WASM_STACK_KB, Pace
+from sandbox.policy import FLOODERS_PACE, STRANGERS_PACE, USUAL_PACE, WASM_STACK_KB, Pace
 
 IN_PLACE_SECONDS = 0.005
 """Looked at every 10 ms while only such calls run: a runaway holds the loop for 15 ms at most, and once."""
@@ -25,7 +26,7 @@ SHORT_US = 1_000
 LEAST_CALLS = 20
 WINDOW = 400
 FIRST_REST, LONGEST_REST = 0.1, 600.0
-FIRST_PENANCE = 10.0
+FIRST_PENANCE = 60.0
 ROOM_KB = 1_024
 """Stack that the host's own functions need beside the guest's, in KiB."""
 
@@ -49,7 +50,7 @@ class Placement:
             return False
         if self._until and self._clock() < self._until:
             return False
-        if self.pace() is not USUAL_PACE:
+        if self._penitent():
             # On the event loop nobody can be made to wait.
             return False
         return not self._waiting or self._clock() >= self._waiting.get(hook, 0.0)
@@ -78,7 +79,12 @@ class Placement:
 
     def pace(self) -> Pace:
         """How fast the next call may call the host."""
-        return FLOODERS_PACE if self._penance_until and self._clock() < self._penance_until else USUAL_PACE
+        if self._penitent():
+            return FLOODERS_PACE
+        return STRANGERS_PACE if self._calls < LEAST_CALLS else USUAL_PACE
+
+    def _penitent(self) -> bool:
+        return bool(self._penance_until) and self._clock() < self._penance_until
 
     def waits(self, hook: str) -> None:
         """A call in place of this hook had to wait for the outside, as it will again."""

@@ -44,6 +44,7 @@ class Pace:
 
 
 USUAL_PACE = Pace(64, 8, 0.000_3)
+STRANGERS_PACE = Pace(16, 2, 0.000_5)
 FLOODERS_PACE = Pace(16, 1, 0.004)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kernel.ports import KvValue, LogLine
 from sandbox import errors
-from sandbox.policy import FLOODERS_PACE, MAX_LOG_CHARS, USUAL_PACE
+from sandbox.policy import FLOODERS_PACE, MAX_LOG_CHARS, STRANGERS_PACE
 
 NONE: frozenset[str] = frozenset()
 
@@ -64,7 +64,7 @@ async def test_a_guest_that_floods_the_host_is_slowed_down_and_one_that_does_not
         box.runtime._shelf.get(hashlib.sha256(bytes_of(guest)).hexdigest()).placement.pace()
         for guest in ("host", "echo")
     ]
-    assert paces == [FLOODERS_PACE, USUAL_PACE]
+    assert paces == [FLOODERS_PACE, STRANGERS_PACE]
 
 
 async def test_no_more_of_a_line_is_carried_than_is_kept(box, make_manifest):
