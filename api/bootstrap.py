@@ -65,7 +65,7 @@ from kernel.service_calls import ServiceBook
 from kernel.settings import Settings
 from kernel.tables import Schema
 from kernel.telemetry import Telemetry
-from marketplace.connect import max_package_bytes, open_client, registry_folder
+from marketplace.connect import max_package_bytes, open_client, registry_folder, trusted_witnesses
 from marketplace.registry import Registry
 from marketplace.service import create_app as create_marketplace
 from plugin_sdk.contributions import HealthCheck, PluginContext
@@ -344,6 +344,7 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
             inspect_component=load_entry_point(COMPONENT_INSPECTOR, "wasm"),
             check_contract=load_entry_point(CONTRACT_CHECKER, "sdk") if settings.check_contracts else None,
             rules=settings.marketplace_rules,
+            witnesses=trusted_witnesses(settings),
         )
         app = create_marketplace(registry)
         closing.append(registry.close)

@@ -79,6 +79,17 @@ class Settings(BaseSettings):
         description='Rules that releases must pass, with another mode than their own, as JSON: {"changelog": '
         '"enforced"}. `keelstone plugin rules` lists them.',
     )
+    marketplace_witnesses: Csv = Field(
+        default=(),
+        description="Witnesses of the marketplace's transparency log, as `keelstone marketplace witness` prints them: "
+        "whose signatures a marketplace takes in, and whose count for those who use one.",
+    )
+    marketplace_witnesses_needed: int = Field(
+        default=0,
+        ge=0,
+        description="How many of KEELSTONE_MARKETPLACE_WITNESSES must have seen a release's entry in the log before "
+        "it is installed.",
+    )
     development: bool = Field(
         default=False,
         description="Take plugins straight from an author's folder, unsigned, and show their calls "
@@ -165,7 +176,9 @@ class Settings(BaseSettings):
         "Default: `toolchains` in KEELSTONE_HOME if that is set, else the user's cache.",
     )
 
-    @field_validator("plugins_disabled", "http_private_allow", "personal_fields", mode="before")
+    @field_validator(
+        "plugins_disabled", "http_private_allow", "personal_fields", "marketplace_witnesses", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -9,37 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from kernel.errors import BackendUnavailable, ManifestError, NotFound, ValidationFailed
 from kernel.manifest import PluginManifest, check_plugin_id
 from kernel.ports import Clock
 from kernel.versions import parse_version
 from marketplace.errors import PackageTooLarge, RegistryDamaged, VerificationFailed
-from marketplace.filelock import locked
 from marketplace.index import Index, entry_of, index_path, read_index
+from marketplace.log.key import KEYS_TARGET, read_log_key
+from marketplace.log.note import VerifierKey
 from marketplace.namespaces import target_path
 from marketplace.package import DEFAULT_MAX_BYTES, read_package
 from marketplace.transport import Transport
+from marketplace.tufcache import TrustedCache
 from plugin_sdk.services import MarketplaceEntry, PublishedRelease, VerifiedPackage
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
 
-    from marketplace.chain import ChainWalker
-    from marketplace.fetcher import TransportFetcher
-
-_TAMPERED = "Somebody may be tampering with the connection or the marketplace. Install nothing; tell its operator."
-_EXPIRED = "The marketplace must sign it anew: tell its operator, and check this machine's clock."
-_ROLE = re.compile(r"\b(timestamp|snapshot|targets|root|bins-[0-9a-f]{3})\b")
+    from marketplace.log.follow import LogFollower
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,8 @@ class MarketplaceClient:
     """A ``plugin_sdk.services.Marketplace`` over any transport.
 
     ``cache`` is a folder of its own; several processes may share it (they take turns).
-    ``trusted_root`` is the root metadata that the operator pinned. Blocking work runs in threads.
+    ``trusted_root`` is the root metadata that the operator pinned. ``witnesses_needed`` of ``witnesses`` must
+    have signed the log's checkpoint that proves a release. Blocking work runs in threads.
     """
 
     def __init__(
@@ -65,12 +59,13 @@ class MarketplaceClient:
         *,
         max_package_bytes: int = DEFAULT_MAX_BYTES,
         clock: Clock | None = None,
+        witnesses: Sequence[VerifierKey] = (),
+        witnesses_needed: int = 0,
     ) -> None:
         self._transport, self._root, self._max_bytes = transport, trusted_root, max_package_bytes
         self._now = clock.now if clock else time.time
-        # A cache belongs to one root: after pinning another one, nothing old is taken for granted.
-        self._cache = cache / hashlib.sha256(trusted_root).hexdigest()[:16]
-        self._lock = threading.Lock()
+        self._trusted = TrustedCache(transport, cache, trusted_root)
+        self._witnesses, self._needed = tuple(witnesses), witnesses_needed
 
     async def search(self, query: str, limit: int = 20) -> list[MarketplaceEntry]:
         """Entries for a query: the marketplace ranks, each entry is read from its verified index."""
@@ -115,60 +110,66 @@ class MarketplaceClient:
     def _search(self, query: str, limit: int) -> list[MarketplaceEntry]:
         ids = self._transport.search(query, limit)
         entries = []
-        with self._session() as updater:
+        with self._trusted.session() as updater:
             for plugin in ids:
                 try:
-                    entries.append(entry_of(self._read_index(updater, _checked_id(plugin))))
+                    entries.append(entry_of(self._read_index(updater, checked_id(plugin))))
                 except (NotFound, ManifestError, ValidationFailed):
                     continue  # the ranking is only a hint: what is not in the verified index is not there
         return entries
 
     def _index(self, plugin: str) -> Index:
-        with self._session() as updater:
-            return self._read_index(updater, _checked_id(plugin))
+        with self._trusted.session() as updater:
+            return self._read_index(updater, checked_id(plugin))
 
     def _fetch(self, plugin: str, version: str) -> VerifiedPackage:
-        from marketplace.chain import prove_release, refuse_yanked
+        from marketplace.chain import prove_logged, prove_release, refuse_yanked
 
-        publisher = _checked_id(plugin).partition("/")[0]
+        publisher = checked_id(plugin).partition("/")[0]
         parse_version(version)
-        with self._session() as updater:
+        with self._trusted.session() as updater:
             self._read_index(updater, plugin)
-            self._sync(updater, plugin, publisher)
-            walker = self._walker()
+            self._sync(updater, plugin, publisher, version)
+            walker = self._trusted.walker()
             key_set, release = walker.key_set(publisher), walker.index(plugin).find(version)
-        if release is None:
-            raise NotFound(f"There is no release {plugin} {version}.", plugin=plugin, found=version)
-        refuse_yanked(plugin, release)
+            if release is None:
+                raise NotFound(f"There is no release {plugin} {version}.", plugin=plugin, found=version)
+            refuse_yanked(plugin, release)
+            log = walker.log_key()
+            proof, checkpoint = self._follower(log).proof(plugin, version)
         data = self._download(plugin, release.digest, release.size)
         package = read_package(data, max_bytes=self._max_bytes)
         prove_release(key_set, release, package, None, walker.walk)
+        prove_logged(log, proof, checkpoint, release, plugin, walker.walk, self._witnesses)
         return replace(package.vouched_for(walker.walk.links), published=release.published_at)
 
     def _verify(self, data: bytes, envelope: bytes | None, offline: bool) -> Verification:
-        from marketplace.chain import prove_release
+        from marketplace.chain import prove_logged, prove_release
 
         package = read_package(data, max_bytes=self._max_bytes)
         manifest, notes = package.manifest, []
         if not offline:
             try:
-                with self._session() as updater:
-                    self._sync(updater, manifest.id, manifest.publisher)
+                with self._trusted.session() as updater:
+                    self._sync(updater, manifest.id, manifest.publisher, manifest.version)
             except BackendUnavailable as error:
                 notes.append(f"The marketplace was not reached; its last known metadata answered. {error.detail}")
-        with self._exclusive():
-            walker = self._walker()
+        with self._trusted.exclusive():
+            walker = self._trusted.walker()
             key_set = walker.key_set(manifest.publisher)
             index = walker.index(manifest.id)
-        release = index.find(manifest.version)
-        if release is None:
-            raise VerificationFailed(
-                "release",
-                f"the marketplace never published {manifest.id} {manifest.version}.",
-                plugin=manifest.id,
-                fix="Publish it with `keelstone plugin publish`.",
-            )
-        prove_release(key_set, release, package, envelope, walker.walk)
+            release = index.find(manifest.version)
+            if release is None:
+                raise VerificationFailed(
+                    "release",
+                    f"the marketplace never published {manifest.id} {manifest.version}.",
+                    plugin=manifest.id,
+                    fix="Publish it with `keelstone plugin publish`.",
+                )
+            log = walker.log_key()
+            prove_release(key_set, release, package, envelope, walker.walk)
+            proof, checkpoint = self._follower(log).proof(manifest.id, manifest.version)
+            prove_logged(log, proof, checkpoint, release, manifest.id, walker.walk, self._witnesses)
         if index.deprecated is not None:
             notes.append(f"{manifest.id} is deprecated since {index.deprecated.at}: {index.deprecated.advice}")
         until = walker.walk.valid_until
@@ -177,74 +178,24 @@ class MarketplaceClient:
                 f"The metadata here was valid until {until:%Y-%m-%d %H:%M} UTC: "
                 "what was published or withdrawn since then is not known."
             )
-        return Verification(package.vouched_for(walker.walk.links), tuple(notes))
+        verified = replace(package.vouched_for(walker.walk.links), published=release.published_at)
+        return Verification(verified, tuple(notes))
 
-    def _sync(self, updater: Updater, plugin: str, publisher: str) -> None:
-        """Bring the cache up to date with what the chain of one plugin needs."""
-        for path in (target_path(publisher), index_path(plugin)):
-            self._target(updater, path)
+    def _sync(self, updater: Updater, plugin: str, publisher: str, version: str) -> None:
+        """Bring the cache up to date with what the chain of one release needs."""
+        self._trusted.target(updater, target_path(publisher))
+        keys, body = (self._trusted.target(updater, path) for path in (KEYS_TARGET, index_path(plugin)))
+        # What the marketplace never published is refused further on, at the link that says so.
+        if body is not None and read_index(body).find(version) is not None:
+            self._follower(read_log_key(keys or b"")).fetch_proof(plugin, version)
 
-    def _walker(self) -> ChainWalker:
-        """The chain so far, from the cache; call it with the cache locked."""
-        from marketplace.chain import ChainWalker
+    def _follower(self, key: VerifierKey) -> LogFollower:
+        from marketplace.log.follow import LogFollower
 
-        def read(path: Path) -> bytes | None:
-            try:
-                return path.read_bytes()
-            except FileNotFoundError:
-                return None
-
-        return ChainWalker(
-            self._root,
-            lambda name: read(self._cache / "metadata" / name),
-            lambda path: read(self._cache / "targets" / quote(path, "")),
-        )
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """One user of the cache at a time, in this process and among processes."""
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with self._lock, locked(self._cache / "lock"):
-            yield
-
-    @contextmanager
-    def _session(self) -> Iterator[Updater]:
-        """A refreshed updater, alone on the cache. TUF's refusals become VerificationFailed."""
-        from tuf.ngclient import Updater
-
-        from marketplace.fetcher import TransportFetcher
-
-        fetcher = TransportFetcher(self._transport)
-        with self._exclusive(), _translated(fetcher):
-            for name in ("metadata", "targets"):
-                (self._cache / name).mkdir(exist_ok=True)
-            updater = Updater(
-                metadata_dir=str(self._cache / "metadata"),
-                metadata_base_url="metadata/",
-                target_dir=str(self._cache / "targets"),
-                target_base_url="targets/",
-                fetcher=fetcher,
-                bootstrap=self._root,
-            )
-            updater.refresh()
-            yield updater
-
-    def _target(self, updater: Updater, path: str) -> bytes | None:
-        from tuf.api.exceptions import DownloadLengthMismatchError, LengthOrHashMismatchError
-
-        info = updater.get_targetinfo(path)
-        if info is None:
-            return None
-        try:
-            return Path(updater.find_cached_target(info) or updater.download_target(info)).read_bytes()
-        except (LengthOrHashMismatchError, DownloadLengthMismatchError) as error:
-            link = "namespace" if path.startswith("namespaces/") else "release"
-            raise VerificationFailed(
-                link, f"{path} is not the document that its bin lists: {error}.", file=path
-            ) from error
+        return LogFollower(self._transport, self._trusted.folder / "log", key, self._witnesses, self._needed)
 
     def _read_index(self, updater: Updater, plugin: str) -> Index:
-        body = self._target(updater, index_path(plugin))
+        body = self._trusted.target(updater, index_path(plugin))
         index = read_index(body) if body is not None else None
         if index is None or index.plugin != plugin:
             raise NotFound(
@@ -283,38 +234,8 @@ class MarketplaceClient:
         return bytes(data)
 
 
-@contextmanager
-def _translated(fetcher: TransportFetcher) -> Iterator[None]:
-    """python-tuf's errors as ours. The link that broke is the role named in the message, or fetched last."""
-    from tuf.api.exceptions import (
-        DownloadError,
-        DownloadLengthMismatchError,
-        ExpiredMetadataError,
-        RepositoryError,
-    )
-
-    try:
-        yield
-    except DownloadLengthMismatchError as error:
-        problem = f"more comes than any metadata has: {error}."
-        raise VerificationFailed(_link(fetcher.last) or "metadata", problem, fix=_TAMPERED) from error
-    except DownloadError as error:
-        cause = error.__cause__
-        if isinstance(cause, BackendUnavailable):
-            raise cause from error
-        raise BackendUnavailable(f"The marketplace's metadata could not be fetched: {error}.") from error
-    except RepositoryError as error:
-        link = _link(str(error)) or _link(fetcher.last) or "metadata"
-        fix = _EXPIRED if isinstance(error, ExpiredMetadataError) else _TAMPERED
-        raise VerificationFailed(link, f"{str(error).rstrip('.')}.", fix=fix) from error
-
-
-def _link(text: str) -> str | None:
-    match = _ROLE.search(text)
-    return match.group(1) if match else None
-
-
-def _checked_id(plugin: str) -> str:
+def checked_id(plugin: str) -> str:
+    """``plugin`` if it can be a plugin's id. Raises ValidationFailed."""
     try:
         return check_plugin_id(plugin)
     except ValueError as error:

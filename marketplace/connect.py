@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kernel.errors import ConfigurationError
 from kernel.settings import Settings
 from marketplace.client import MarketplaceClient
 from marketplace.errors import VerificationFailed
+from marketplace.log.note import WITNESS, VerifierKey, read_vkey
+from marketplace.logbook import Logbook
 from marketplace.registry import Registry, RegistryReader
 from marketplace.registry.registry import ROOT_FILE
 from marketplace.transport import HttpTransport, RegistryTransport, Transport
@@ -59,11 +62,51 @@ def trusted_root(settings: Settings) -> bytes:
     )
 
 
+def trusted_witnesses(settings: Settings) -> tuple[VerifierKey, ...]:
+    """The witnesses named in the settings. Raises ConfigurationError if they cannot be what is needed of them."""
+    found = tuple(read_vkey(vkey) for vkey in settings.marketplace_witnesses)
+    if strangers := [each.name for each in found if each.algorithm != WITNESS]:
+        raise ConfigurationError(
+            f"KEELSTONE_MARKETPLACE_WITNESSES names the key of a log: {', '.join(strangers)}.",
+            fix="Name witnesses, as `keelstone marketplace witness` prints them.",
+        )
+    if settings.marketplace_witnesses_needed > len({each.key for each in found}):
+        raise ConfigurationError(
+            "More witnesses are needed than are named.",
+            expected=f"KEELSTONE_MARKETPLACE_WITNESSES_NEEDED of at most {len({each.key for each in found})}",
+            found=str(settings.marketplace_witnesses_needed),
+            fix="Name more of them in KEELSTONE_MARKETPLACE_WITNESSES.",
+        )
+    return found
+
+
 def open_client(settings: Settings, registry: Registry | None = None) -> MarketplaceClient:
     """The client that the settings describe. ``registry`` is the embedded one, if this process has it open.
 
-    Raises VerificationFailed if no root is trusted yet.
+    Raises VerificationFailed if no root is trusted yet, and ConfigurationError.
     """
+    witnesses = trusted_witnesses(settings)
+    transport, root = _road(settings, registry)
+    return MarketplaceClient(
+        transport,
+        cache_folder(settings),
+        root,
+        max_package_bytes=max_package_bytes(settings),
+        witnesses=witnesses,
+        witnesses_needed=settings.marketplace_witnesses_needed,
+    )
+
+
+def open_logbook(settings: Settings) -> Logbook:
+    """The log of the marketplace that the settings describe. Raises as :func:`open_client`."""
+    witnesses = trusted_witnesses(settings)
+    transport, root = _road(settings, None)
+    needed = settings.marketplace_witnesses_needed
+    return Logbook(transport, cache_folder(settings), root, witnesses=witnesses, witnesses_needed=needed)
+
+
+def _road(settings: Settings, registry: Registry | None) -> tuple[Transport, bytes]:
+    """The way to the marketplace, and the root that is trusted."""
     transport: Transport
     if settings.marketplace_url:
         transport = HttpTransport(settings.marketplace_url)
@@ -77,4 +120,4 @@ def open_client(settings: Settings, registry: Registry | None = None) -> Marketp
         else:
             transport = HttpTransport(url or f"http://{settings.host}:{settings.port}/marketplace")
     root = registry.trusted_root if registry is not None and not settings.marketplace_url else trusted_root(settings)
-    return MarketplaceClient(transport, cache_folder(settings), root, max_package_bytes=max_package_bytes(settings))
+    return transport, root

@@ -6,7 +6,7 @@ from typing import cast
 
 from kernel.discovery import COMPONENT_INSPECTOR, CONTRACT_CHECKER, entry_points
 from kernel.settings import Settings
-from marketplace.connect import max_package_bytes, registry_folder
+from marketplace.connect import max_package_bytes, registry_folder, trusted_witnesses
 from marketplace.registry import Registry
 from marketplace.rules.rule import ComponentInspector, ContractChecker
 from plugin_sdk.terminal import err
@@ -28,6 +28,7 @@ def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces:
         check_contract=find_contract_checker() if settings.check_contracts else None,
         rules=settings.marketplace_rules,
         open_namespaces=open_namespaces,
+        witnesses=trusted_witnesses(settings),
     )
     app = create_app(registry, lifespan=standalone_lifespan(registry, report=_warn))
     err.print(f"Marketplace over {registry_folder(settings)}; Ctrl-C stops it.", markup=False)

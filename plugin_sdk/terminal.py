@@ -35,7 +35,7 @@ EXIT_CODES = {
     EXIT_UNREACHABLE: "a server or toolchain cannot be reached",
 }
 _REFUSED = {401, 403}
-_REFUSED_CODES = {"consent-required", "rejected", "verification"}
+_REFUSED_CODES = {"consent-required", "rejected", "verification", "log-inconsistent"}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 

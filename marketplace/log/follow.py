@@ -41,7 +41,7 @@ class LogFollower:
         witnesses: Sequence[VerifierKey] = (),
         needed: int = 0,
     ) -> None:
-        self._transport, self._folder, self._key = transport, folder, key
+        self._transport, self._folder, self.key = transport, folder, key
         self._witnesses, self._needed = witnesses, needed
 
     # -------------------------------------------------------------------------- online
@@ -89,13 +89,15 @@ class LogFollower:
         write_durably(self._proof_file(plugin, version), body)
 
     def audit(self, asked: Callable[[Entry], bool] = lambda entry: True, *, whole: bool = False) -> Audit:
-        """Read every entry since the last audit here (``whole``: all there are), and remember how far it came.
+        """Read every entry since the last audit here (``whole``: all there are), and remember how far it came
+        without finding a problem.
 
         Raises as :meth:`latest`, and VerificationFailed if entries were changed.
         """
         checkpoint = self.latest()
         result = follow(None if whole else self._stored("audited"), checkpoint, self._read_tile, asked)
-        self._remember("audited", checkpoint)
+        if not result.problems:
+            self._remember("audited", checkpoint)
         return result
 
     # -------------------------------------------------------------------------- offline
@@ -113,7 +115,7 @@ class LogFollower:
 
     def check(self, proof: LogProof) -> Checkpoint:
         """Verify a proof; its checkpoint. Raises VerificationFailed or LogInconsistent."""
-        checkpoint, seen = proof.verify(self._key), self._stored("checkpoint")
+        checkpoint, seen = proof.verify(self.key), self._stored("checkpoint")
         if seen is not None and seen.size == checkpoint.size and seen.root != checkpoint.root:
             raise LogInconsistent(
                 "the proof is from another log than was seen here: one size, two roots.",
@@ -129,7 +131,7 @@ class LogFollower:
     def _stored(self, name: str) -> Checkpoint | None:
         # What cannot be read is as good as never seen: a disk that lost it must not stop everything for ever.
         with contextlib.suppress(FileNotFoundError, VerificationFailed):
-            return open_checkpoint((self._folder / name).read_bytes(), self._key)
+            return open_checkpoint((self._folder / name).read_bytes(), self.key)
         return None
 
     def _remember(self, name: str, checkpoint: Checkpoint) -> None:
@@ -141,7 +143,7 @@ class LogFollower:
         return self._folder / "proofs" / quote(f"{plugin}@{version}", "")
 
     def _fetch_checkpoint(self, path: str) -> Checkpoint:
-        return open_checkpoint(self._fetch(path, MAX_NOTE_BYTES), self._key)
+        return open_checkpoint(self._fetch(path, MAX_NOTE_BYTES), self.key)
 
     def _read_tile(self, place: Tile) -> bytes:
         longest = WIDTH * HASH_BYTES if place.level is not None else WIDTH * (MAX_ENTRY_BYTES + 2)

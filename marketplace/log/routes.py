@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import FastAPI, Path, Request
+from fastapi import FastAPI, Path
 from fastapi.responses import Response
 
 from marketplace.http import FOREVER, NEVER
@@ -14,6 +15,21 @@ if TYPE_CHECKING:
 
 _BYTES = "application/octet-stream"
 _NOTE = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Cosigned:
+    """A checkpoint, as a signed note, with a witness' signature among its lines."""
+
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Witnessed:
+    """Which witnesses' signatures were taken in, for the checkpoint of how many entries."""
+
+    size: int
+    witnesses: list[str]
 
 
 def add_log_routes(app: FastAPI, registry: Registry) -> None:
@@ -48,9 +64,8 @@ def add_log_routes(app: FastAPI, registry: Registry) -> None:
     ) -> dict[str, Any]:
         return registry.reader.log_proof(f"{publisher}/{name}", version, size).to_dict()
 
-    body = {"requestBody": {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}}
-
     # The witness' signature, not a session, says who it is; the operator says whose counts.
-    @app.post("/log/cosignatures", summary="Hand in a witness' signature", openapi_extra=body)
-    async def cosign(request: Request) -> dict[str, Any]:
-        return await registry.cosign(await request.body())
+    @app.post("/log/cosignatures", summary="Hand in a checkpoint with a witness' signature")
+    async def cosign(cosigned: Cosigned) -> Witnessed:
+        size, witnesses = await registry.cosign(cosigned.checkpoint.encode())
+        return Witnessed(size, witnesses)

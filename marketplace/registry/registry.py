@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import sqlalchemy as sa
 
@@ -236,8 +236,8 @@ class Registry:
         change = await asyncio.to_thread(self._examiner.deprecation, envelope)
         return cast(DeprecationRecord, await self._commit(change))
 
-    async def cosign(self, body: bytes) -> dict[str, Any]:
-        """Take in a witness' signature under one of the log's checkpoints (a signed note).
+    async def cosign(self, body: bytes) -> tuple[int, list[str]]:
+        """Take in a witness' signature under one of the log's checkpoints (a signed note): its size, and whose.
 
         Raises SignerUnknown unless a witness that the operator named signed it, SignatureInvalid or NotFound.
         """
@@ -249,7 +249,7 @@ class Registry:
                     LogRows(connection).cosign(checkpoint, witness, signature)
 
         await asyncio.to_thread(keep)
-        return {"size": checkpoint.size, "witnesses": sorted(witness.name for witness in signed)}
+        return checkpoint.size, sorted(witness.name for witness in signed)
 
     async def renew(self) -> Renewal:
         """Sign anew what is about to expire, and forget what nobody asks for any more."""

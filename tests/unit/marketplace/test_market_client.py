@@ -98,7 +98,7 @@ async def test_a_release_comes_back_with_its_whole_chain(client: MarketplaceClie
     assert package.manifest.version == "1.1.0"
     links = [line.split()[0].rstrip(":") for line in package.chain]
     assert links[:4] == ["root", "timestamp", "snapshot", "targets"]
-    assert links[-4:] == ["release", "signature", "package", "manifest"]
+    assert links[-6:] == ["release", "signature", "package", "manifest", "log", "log"]
     assert "namespace" in links
     assert sum(link.startswith("bins-") for link in links) >= 3
 
@@ -200,7 +200,7 @@ async def test_mix_and_match_one_bin_does_not_pass_for_another(
     client: MarketplaceClient, road: Road, tmp_path: Path
 ) -> None:
     await client.fetch("acme/guard", "1.0.0")
-    mine, other = (path for path in road.asked if ".bins-" in path)
+    mine, other, *_ = (path for path in road.asked if ".bins-" in path)
     # Both are signed by the same key, and neither carries its name: only the version tells them apart.
     road.swapped = {mine: other, other: mine}
     fresh = MarketplaceClient(road, tmp_path / "other-cache", client._root)
@@ -242,7 +242,7 @@ async def test_garbage_for_metadata_is_refused(client: MarketplaceClient, road: 
         assert await broken_link(client.info("acme/guard")) in ("timestamp", "metadata")
 
 
-@pytest.mark.parametrize("which", ["metadata/timestamp.json", "metadata/2.root.json", "targets/", "packages/"])
+@pytest.mark.parametrize("which", ["metadata/timestamp.json", "metadata/2.root.json", "targets/", "log/", "packages/"])
 async def test_endless_data_is_cut_off(client: MarketplaceClient, road: Road, tmp_path: Path, which: str) -> None:
     await client.fetch("acme/guard", "1.0.0")
     road.endless = {path for path in road.asked if path.startswith(which)}

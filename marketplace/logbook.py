@@ -1,0 +1,90 @@
+"""A marketplace's log as people and witnesses use it: audit it, get and check proofs, cosign it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from kernel.versions import parse_version
+from marketplace.client import checked_id
+from marketplace.keys import SigningKey
+from marketplace.log.audit import Audit
+from marketplace.log.checkpoint import Checkpoint
+from marketplace.log.entry import Entry
+from marketplace.log.follow import LogFollower
+from marketplace.log.key import KEYS_TARGET, read_log_key
+from marketplace.log.note import VerifierKey
+from marketplace.log.proof import LogProof, read_proof
+from marketplace.log.witness import cosign
+from marketplace.transport import Transport
+from marketplace.tufcache import TrustedCache
+
+
+class Logbook:
+    """The log of one marketplace, seen from this machine. Blocking. TUF vouches for the log's key.
+
+    The arguments are those of ``MarketplaceClient``, with which it shares the ``cache``.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        cache: Path,
+        trusted_root: bytes,
+        *,
+        witnesses: Sequence[VerifierKey] = (),
+        witnesses_needed: int = 0,
+    ) -> None:
+        self._transport, self._trusted = transport, TrustedCache(transport, cache, trusted_root)
+        self._witnesses, self._needed = tuple(witnesses), witnesses_needed
+
+    def audit(self, publisher: str | None = None, *, whole: bool = False) -> tuple[VerifierKey, Audit]:
+        """Follow the log from where this machine last looked (``whole``: from its beginning), entry by entry.
+
+        The log's key comes with what was found. ``publisher`` picks whose entries are shown. Raises LogInconsistent,
+        VerificationFailed or BackendUnavailable.
+        """
+
+        def asked(entry: Entry) -> bool:
+            return publisher in (None, entry.publisher)
+
+        with self._follower() as follower:
+            return follower.key, follower.audit(asked, whole=whole)
+
+    def proof(self, plugin: str, version: str) -> tuple[LogProof, Checkpoint]:
+        """The proof that a release was logged, fetched and verified. Raises ValidationFailed and as :meth:`audit`."""
+        checked_id(plugin)
+        parse_version(version)
+        with self._follower() as follower:
+            follower.fetch_proof(plugin, version)
+            return follower.proof(plugin, version)
+
+    def check(self, body: bytes) -> tuple[LogProof, Checkpoint]:
+        """Verify a proof file without the network, by the log's key as TUF vouched for it here.
+
+        Raises VerificationFailed or LogInconsistent.
+        """
+        proof = read_proof(body)
+        with self._trusted.exclusive():
+            return proof, self._with(self._trusted.walker().log_key()).check(proof)
+
+    def witness(self, key: SigningKey, name: str, now: float) -> Checkpoint:
+        """The present checkpoint with this witness' signature, after checking that the log only grew.
+
+        Raises as :meth:`audit`.
+        """
+        with self._follower() as follower:
+            return cosign(follower.latest(), key, name, now)
+
+    def close(self) -> None:
+        """Close the transport."""
+        self._transport.close()
+
+    @contextmanager
+    def _follower(self) -> Iterator[LogFollower]:
+        with self._trusted.session() as updater:
+            yield self._with(read_log_key(self._trusted.target(updater, KEYS_TARGET) or b""))
+
+    def _with(self, key: VerifierKey) -> LogFollower:
+        return LogFollower(self._transport, self._trusted.folder / "log", key, self._witnesses, self._needed)
