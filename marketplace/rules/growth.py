@@ -12,6 +12,7 @@ from enum import IntEnum
 from kernel.manifest import PluginManifest
 from kernel.versions import Version
 from marketplace.rules.rule import Problem, Rule, Submission
+from plugin_sdk.differences import powers
 
 
 class Level(IntEnum):
@@ -55,30 +56,6 @@ def changes(old: PluginManifest, new: PluginManifest) -> Iterator[tuple[Level, s
     ):
         for what in sorted(before - after):
             yield Level.MAJOR, f"no longer {word} {what}, which {old.version} did"
-
-
-def powers(manifest: PluginManifest) -> set[str]:
-    """Everything that the manifest asks of the host, one line each: what a consent is about."""
-    asked = manifest.capabilities
-    found = set(asked.asked())
-    if asked.http is not None:
-        found |= {f"http to {host}" for host in asked.http.hosts} | {f"http {name}" for name in asked.http.methods}
-        if asked.http.headers is None:
-            found.add("http with any header")
-        else:
-            found |= {f"http with the header {name}" for name in asked.http.headers}
-    if asked.events is not None:
-        found |= {f"events {name}" for name in asked.events.emits}
-    if asked.secrets is not None:
-        for name, use in asked.secrets.names.items():
-            found |= {f"secrets {name} to {host} in the {place}" for host in use.hosts for place in use.places}
-    if asked.ai is not None:
-        found |= {f"ai {name}" for name in asked.ai.models}
-    if asked.notify is not None:
-        found |= {f"notify {name}" for name in asked.notify.channels}
-    if asked.services is not None:
-        found |= {f"services {plugin}.{name}" for plugin, names in asked.services.calls.items() for name in names}
-    return found
 
 
 def _growth(submission: Submission) -> Iterator[Problem]:
