@@ -262,7 +262,8 @@ def prove_logged(
         f"log {key.name}: {checkpoint.size} entries, root {checkpoint.root.hex()[:16]}, signed by key {key.id.hex()}"
         + (f", seen by {seen}" if seen else "")
     )
-    walk.add(f"log entry {proof.index}: {entry}, proved by {len(proof.hashes)} hashes")
+    hashes = "1 hash" if len(proof.hashes) == 1 else f"{len(proof.hashes)} hashes"
+    walk.add(f"log entry {proof.index}: {entry}, proved by {hashes}")
 
 
 def refuse_yanked(plugin: str, release: Release) -> None:

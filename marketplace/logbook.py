@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kernel.versions import parse_version
 from marketplace.client import checked_id
+from marketplace.errors import VerificationFailed
 from marketplace.keys import SigningKey
 from marketplace.log.audit import Audit
 from marketplace.log.checkpoint import Checkpoint
 from marketplace.log.entry import Entry
 from marketplace.log.follow import LogFollower
-from marketplace.log.key import KEYS_TARGET, read_log_key
+from marketplace.log.key import KEYS_TARGET, open_receipt, read_log_key
 from marketplace.log.note import VerifierKey
 from marketplace.log.proof import LogProof, read_proof
 from marketplace.log.witness import cosign
@@ -54,11 +56,34 @@ class Logbook:
 
     def proof(self, plugin: str, version: str) -> tuple[LogProof, Checkpoint]:
         """The proof that a release was logged, fetched and verified. Raises ValidationFailed and as :meth:`audit`."""
-        checked_id(plugin)
-        parse_version(version)
         with self._follower() as follower:
-            follower.fetch_proof(plugin, version)
+            follower.fetch_proof(*_checked(plugin, version))
             return follower.proof(plugin, version)
+
+    def confirm(self, receipt: Mapping[str, Any], digest: str) -> tuple[LogProof, Checkpoint]:
+        """Check that a receipt is the marketplace's word about the package with ``digest``, and that it is so.
+
+        The receipt must be signed by the key that TUF vouches for, about this package, and the log must have the
+        release at the index that it names. Witnesses are not waited for. Raises VerificationFailed and as
+        :meth:`audit`.
+        """
+        with self._trusted.session() as updater:
+            keys = self._trusted.target(updater, KEYS_TARGET) or b""
+            said = open_receipt(receipt, keys, digest)
+            plugin, version, index = str(said["plugin"]), str(said["version"]), said.get("log_index")
+            follower = LogFollower(self._transport, self._trusted.folder / "log", read_log_key(keys))
+            follower.fetch_proof(*_checked(plugin, version))
+            proof, checkpoint = follower.proof(plugin, version)
+        if (proof.entry.digest, proof.entry.kind) != (digest, "publish") or index not in (None, proof.index):
+            raise VerificationFailed(
+                "log",
+                "the log does not have at this index what the receipt says.",
+                plugin=plugin,
+                expected=f"entry {index}, sha256 {digest[:16]}",
+                found=f"entry {proof.index}: {proof.entry}, sha256 {proof.entry.digest[:16]}",
+                fix="Keep the receipt: it is the marketplace's signed word. Tell its operator.",
+            )
+        return proof, checkpoint
 
     def check(self, body: bytes) -> tuple[LogProof, Checkpoint]:
         """Verify a proof file without the network, by the log's key as TUF vouched for it here.
@@ -88,3 +113,9 @@ class Logbook:
 
     def _with(self, key: VerifierKey) -> LogFollower:
         return LogFollower(self._transport, self._trusted.folder / "log", key, self._witnesses, self._needed)
+
+
+def _checked(plugin: str, version: str) -> tuple[str, str]:
+    """Both, if a file can be asked for by them."""
+    parse_version(version)
+    return checked_id(plugin), version

@@ -193,14 +193,20 @@ def add_author_commands(tree: CommandTree) -> None:
             receipt = door.request("POST", "/publish", files=parts)
             page = door.request("GET", f"/plugins/{receipt['plugin']}/versions/{receipt['version']}")
         file.with_name(file.name + ".receipt.json").write_text(jsonlib.dumps(receipt, indent=2), encoding="utf-8")
+        confirmed = _confirm(settings, receipt, data)
 
         def text() -> None:
             if registered:
                 out.print(f"Namespace {publisher} is now bound to your key {registered['keys'][0][:16]}.", markup=False)
             _print_findings(page["findings"])
             print_rows({k: receipt[k] for k in ("plugin", "version", "state", "digest", "size", "published")})
+            if confirmed is None:
+                err.print("The receipt was not checked: no marketplace is trusted here.", style="dim", markup=False)
+            else:
+                print_rows({"logged": confirmed})
 
-        show({"namespace": registered, "receipt": receipt, "findings": page["findings"]}, json, text)
+        document = {"namespace": registered, "receipt": receipt, "findings": page["findings"]}
+        show({**document, "confirmed": confirmed is not None}, json, text)
 
     @group.command("yank")
     @command
@@ -271,6 +277,24 @@ def _ensure_namespace(door: Door, settings: Settings, publisher: str) -> dict[st
     document = make_key_set(publisher, [signing_key(settings, publisher)]).document
     registered: dict[str, Any] = door.request("POST", "/namespaces", json=jsonlib.loads(document))
     return registered
+
+
+def _confirm(settings: Settings, receipt: dict[str, Any], package: bytes) -> str | None:
+    """What the log says of the receipt, checked; None if no marketplace is trusted here. Raises VerificationFailed."""
+    from hashlib import sha256
+
+    from marketplace.connect import open_logbook
+    from marketplace.errors import VerificationFailed
+
+    try:
+        logbook = open_logbook(settings)
+    except VerificationFailed:
+        return None
+    try:
+        proof, checkpoint = logbook.confirm(receipt, sha256(package).hexdigest())
+    finally:
+        logbook.close()
+    return f"entry {proof.index} of {checkpoint.size}, root {checkpoint.root.hex()[:16]}"
 
 
 def _newest_package(folder: Path) -> Path:

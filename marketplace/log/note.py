@@ -75,8 +75,7 @@ class Note:
 
     def with_signatures(self, more: Iterable[NoteSignature]) -> Note:
         """The note with ``more`` signatures that it does not have yet."""
-        added = [each for each in more if each not in self.signatures]
-        return Note(self.text, (*self.signatures, *added))
+        return Note(self.text, tuple(dict.fromkeys((*self.signatures, *more))))
 
     def signed_by(self, key: VerifierKey) -> NoteSignature | None:
         """The signature of ``key`` under the text, if it has a good one."""
