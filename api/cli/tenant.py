@@ -85,6 +85,20 @@ def register(tree: CommandTree) -> None:
             asked = platform.request("GET", f"{path}/consent", tenant=tenant)
         show(asked, json, lambda: _show_request(plugin, tenant, asked))
 
+    @group.command("changes")
+    @command
+    def changes(
+        tenant: TenantArgument,
+        plugin: PluginArgument,
+        to: Annotated[str | None, typer.Option("--to", help="An installed version; the newest if left out.")] = None,
+        json: JsonOption = False,
+    ) -> None:
+        """Say in plain words what another version may do that the present one may not. On the newest already: what
+        it may do that the one before might not."""
+        with tree.platform() as platform:
+            found = platform.request("GET", f"{_path(tenant, plugin)}/changes", params={"version": to}, tenant=tenant)
+        show(found, json, lambda: _show_changes(plugin, found))
+
     @group.command("plugins")
     @command
     def plugins(tenant: TenantArgument, json: JsonOption = False) -> None:
@@ -99,6 +113,12 @@ def register(tree: CommandTree) -> None:
                 policy = "; ".join(item["policy"]) or "conforms"
                 table.add_row(item["plugin"], item["version"], item["state"], grants, denied, policy)
             out.print(table)
+            for item in found:
+                if item["newer"]:
+                    newer = item["newer"]
+                    out.print(f"{item['plugin']} {newer['after']} is here too: {newer['summary']}", markup=False)
+                    if newer["needs_consent"]:
+                        out.print(f"  to decide on: {', '.join(newer['needs_consent'])}", markup=False)
 
         show(found, json, text)
 
@@ -116,6 +136,16 @@ def register(tree: CommandTree) -> None:
             activation = platform.request("PUT", path, json={"pinned": not off}, tenant=tenant)
         state = "follows upgrades" if off else f"stays on {activation['version']}"
         show(activation, json, lambda: _show_activation(activation, state))
+
+
+def _show_changes(plugin: str, found: dict[str, Any]) -> None:
+    out.print(f"{plugin} {found['before']} -> {found['after']}", markup=False)
+    for change in found["changes"]:
+        out.print(f"  {change['words']}", style="yellow" if change["widens"] else "", markup=False)
+    if not found["changes"]:
+        out.print(f"  {found['summary']}", markup=False)
+    if found["needs_consent"]:
+        out.print(f"To decide on: {', '.join(found['needs_consent'])}", markup=False)
 
 
 def _path(tenant: str, plugin: str) -> str:

@@ -346,6 +346,9 @@ def _arm(arm: dict[str, Any]) -> list[str]:
 
 
 def _show_preflight(found: dict[str, Any]) -> None:
+    for changed in found.get("changes", []):
+        words = "; ".join(changed["changes"]) or "nothing that anybody consents to"
+        out.print(f"{changed['before']} -> {changed['after']}: {words}", markup=False)
     for item in found["findings"]:
         where = item["tenant"] or "platform"
         text = f"{item['severity']}: {where}: {item['plugin']}: {item['kind']}: {item['detail']}"

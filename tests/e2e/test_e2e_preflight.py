@@ -38,7 +38,8 @@ async def test_an_upgrade_that_breaks_nothing_says_so_and_touches_nothing(stage:
     await stage.publish(guest({"payload": None}), "calm/guard", "2.0.0")
     before = files(stage)
     found = await look(stage, "calm/guard")
-    assert found == {"breaks": False, "tenants": 1, "findings": []}
+    same = [{"before": "1.0.0", "after": "2.0.0", "changes": []}]
+    assert found == {"breaks": False, "tenants": 1, "findings": [], "changes": same}
     assert files(stage) == before
     assert not stage.platform.sync.callable_here("calm/guard", "2.0.0")
     operator = await stage.client("platform")

@@ -123,6 +123,7 @@ class TenantPlugins:
         release = await self.find(plugin, version)
         async with self._database.read(tenant) as transaction:
             present = await self._repository.activation(transaction, plugin)
+            present = await self._asked_again(transaction, present, release.manifest)
         return domain.requests(release.manifest, present)
 
     # ------------------------------------------------------------------ changes
@@ -149,7 +150,8 @@ class TenantPlugins:
         await self._make_ready(release)
         async with self._database.write(context.tenant, context) as transaction:
             present = await self._repository.activation(transaction, plugin)
-            granted, denied = domain.decide(manifest, present, decisions, context.tenant)
+            open_again = await self._asked_again(transaction, present, manifest)
+            granted, denied = domain.decide(manifest, open_again, decisions, context.tenant)
             given = settings if settings is not None else (present.settings if present else {})
             settled = settle(release.settings_schema, given, plugin=plugin, tenant=context.tenant)
             switched = domain.switch(present, plugin, manifest.version, context.tenant)
@@ -286,6 +288,14 @@ class TenantPlugins:
             self._emit(transaction, plugin, *([events] if isinstance(events, NewEvent) else events))
         await self._control.refresh(context.tenant)
         return after
+
+    async def _asked_again(
+        self, transaction: Transaction, present: Activation | None, manifest: PluginManifest
+    ) -> Activation | None:
+        if present is None or present.version == manifest.version:
+            return present
+        old = await self._repository.release(transaction, present.plugin, present.version)
+        return domain.asked_again(present, old.manifest if old else None, manifest)
 
     async def _check_still_there(self, transaction: Transaction, manifest: PluginManifest) -> None:
         if manifest.kind == "guest":

@@ -18,6 +18,7 @@ from plugin_sdk import (
     ValidationFailed,
     next_activation_state,
 )
+from plugin_sdk.differences import widened
 from plugins.builtin.catalog.upgrades.trial import Trial, carried_grants
 
 _PLAIN = {
@@ -186,6 +187,32 @@ def decide(
             extra={"capabilities": [_request(r) for r in requests(manifest, present)]},
         )
     return frozenset(granted), frozenset(denied)
+
+
+def asked_again(present: Activation, old: PluginManifest | None, new: PluginManifest) -> Activation:
+    """The activation without the grants with which ``new`` may do more than the version that they were given to:
+    those must be decided anew."""
+    if old is None or old.version == new.version:
+        return present
+    return replace(present, grants=present.grants - frozenset(widened(old, new)))
+
+
+def check_not_widened(present: Activation, old: PluginManifest | None, new: PluginManifest, tenant: str) -> None:
+    """Raise ConsentRequired if moving to ``new`` would let it do more with what was granted: code moves by itself,
+    grants do not grow."""
+    more = {} if old is None else widened(old, new)
+    grown = {name: powers for name, powers in more.items() if name in present.grants}
+    if grown:
+        powers = "; ".join(p for listed in grown.values() for p in listed)
+        raise ConsentRequired(
+            f"With what was granted to {present.version}, {new.id} {new.version} could do more: {powers}.",
+            plugin=new.id,
+            tenant=tenant,
+            expected="a person's consent",
+            found=f"not decided on: {', '.join(sorted(grown))}",
+            fix=f"An admin reads `keelstone tenant changes {tenant} {new.id} --to {new.version}` and agrees with "
+            f"`keelstone tenant enable {tenant} {new.id} --version {new.version}`.",
+        )
 
 
 def split_decisions(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from plugin_sdk import Context, Dispatcher, KeelstoneError, NewEvent, system_context
+from plugin_sdk import ALL_TENANTS, Context, Dispatcher, KeelstoneError, NewEvent, PluginManifest, system_context
 from plugin_sdk.configuration import settle
 from plugin_sdk.services import ActivationControl, Database
 from plugins.builtin.catalog import domain
@@ -58,11 +58,13 @@ class Mover:
         """To another version at once: code moves, grants do not grow. No policy stands against a rollback:
         what ran here before is always the way back."""
         ruling = None if reason == ROLLBACK else await self._gate.ruling(tenant)
+        old = await self._manifest(seen)
 
         def step(present: Activation) -> tuple[Activation, list[NewEvent]]:
             settings = settle(target.settings_schema, present.settings, plugin=present.plugin, tenant=tenant)
             after = replace(domain.move(present, target.manifest), settings=settings)
             if ruling is not None:
+                domain.check_not_widened(present, old, target.manifest, tenant)
                 ruling.check_entry(target, after)
             return after, [updated(present, after.version, reason)]
 
@@ -71,14 +73,22 @@ class Mover:
     async def start_trial(
         self, context: Context, tenant: str, seen: Activation, target: Release, upgrade: Upgrade
     ) -> Move:
-        """Begin the trial of ``upgrade`` there, or change the share of calls that takes part."""
+        """Begin the trial of ``upgrade`` there, or change the share of calls that takes part. Where grants would
+        grow, an operator's waits for the admin's consent; in an admin's own they are denied until decided."""
         ruling = await self._gate.ruling(tenant)
+        old = await self._manifest(seen)
 
         def step(present: Activation) -> tuple[Activation, list[NewEvent]]:
             settings = settle(target.settings_schema, present.settings, plugin=present.plugin, tenant=tenant)
-            trial = upgrade.trial(present, target.manifest, settings, self._now())
+            if present.trial is None and upgrade.for_all:
+                domain.check_not_widened(present, old, target.manifest, tenant)
+            given = domain.asked_again(present, old, target.manifest)
+            trial = upgrade.trial(given, target.manifest, settings, self._now())
             if present.trial is None:
                 ruling.check_entry(target, trial)
+            else:
+                # What has been decided for it holds.
+                trial = replace(trial, grants=present.trial.grants, denied=present.trial.denied)
             data = {**told(upgrade), "from": present.version}
             return domain.start_trial(present, trial, tenant), [NewEvent("plugin.upgrade_started", data)]
 
@@ -111,6 +121,11 @@ class Mover:
             return domain.end_trial(present, tenant), [NewEvent("plugin.upgrade_rolled_back", data)]
 
         return await self._change(context, tenant, seen, None, step)
+
+    async def _manifest(self, seen: Activation) -> PluginManifest | None:
+        async with self._database.read(ALL_TENANTS) as transaction:
+            found = await self._repository.release(transaction, seen.plugin, seen.version)
+        return None if found is None else found.manifest
 
     async def _change(
         self, context: Context, tenant: str, seen: Activation, target: Release | None, step: Step

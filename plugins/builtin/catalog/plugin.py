@@ -17,6 +17,7 @@ from plugin_sdk.services import (
 )
 from plugins.builtin.catalog import graphql
 from plugins.builtin.catalog.application import TenantPlugins
+from plugins.builtin.catalog.consent.updates import Updates
 from plugins.builtin.catalog.health import HealthKeeper, Rule
 from plugins.builtin.catalog.health_rest import health_router, reset_router
 from plugins.builtin.catalog.infrastructure import SCHEMA, SqlCatalog
@@ -46,6 +47,7 @@ class CatalogPlugin:
         trials: Trials,
         health: HealthKeeper,
         policies: Policies,
+        updates: Updates,
     ) -> None:
         self._tenants = tenants
         self._secrets = secrets
@@ -53,6 +55,7 @@ class CatalogPlugin:
         self._trials = trials
         self._health = health
         self._policies = policies
+        self._updates = updates
 
     @hookimpl
     def contribute_tables(self) -> Schema:
@@ -62,7 +65,7 @@ class CatalogPlugin:
     def contribute_routes(self) -> list[Routes]:
         return [
             Routes(plugins_router(self._tenants, self._operations)),
-            Routes(activations_router(self._tenants, self._policies)),
+            Routes(activations_router(self._tenants, self._policies, self._updates)),
             Routes(secrets_router(self._secrets)),
             Routes(operator_policy_router(self._policies)),
             Routes(tenant_policy_router(self._policies)),
@@ -115,6 +118,7 @@ def start(platform: PluginContext) -> CatalogPlugin:
     services.publish(SecretSource, secrets)
     control.use(tenants)
     breakers = services.get(BreakerControl)
+    updates = Updates(database, repository, tenants, services.get(BlobStore))
     trials = Trials(
         database,
         repository,
@@ -127,6 +131,7 @@ def start(platform: PluginContext) -> CatalogPlugin:
         services.get(BlobStore),
         lambda: services.get(Marketplace),
         gate,
+        updates,
     )
     policies = Policies(database, store, gate, repository, tenants, lambda: services.get(Marketplace))
     rule = Rule(platform.settings.quarantine_tenants, platform.settings.quarantine_minutes)
@@ -139,4 +144,4 @@ def start(platform: PluginContext) -> CatalogPlugin:
         operations.install,
         rule,
     )
-    return CatalogPlugin(tenants, operations, secrets, trials, health, policies)
+    return CatalogPlugin(tenants, operations, secrets, trials, health, policies, updates)

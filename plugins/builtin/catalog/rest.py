@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from plugin_sdk import Context, Text
 from plugin_sdk.web import requires
 from plugins.builtin.catalog.application import TenantPlugins
+from plugins.builtin.catalog.consent.updates import Update, Updates
 from plugins.builtin.catalog.domain import Activation
 from plugins.builtin.catalog.operations import Operations, describe
 from plugins.builtin.catalog.policy.application import Policies
@@ -97,8 +98,30 @@ class TrialOut(BaseModel):
     denied: list[str]
 
 
+class ChangeOut(BaseModel):
+    """One difference between two versions; `widens` means that the later one may do more."""
+
+    kind: str
+    area: str
+    words: str
+    widens: bool
+    capability: str
+
+
+class UpdateOut(BaseModel):
+    """What another version changes. `needs_consent` are capabilities to decide on: new ones are denied until then,
+    and grants with which it may do more hold it back."""
+
+    before: str
+    after: str
+    summary: str
+    changes: list[ChangeOut]
+    needs_consent: list[str]
+
+
 class ActivationOut(BaseModel):
-    """One plugin for the tenant. `policy`, in answers to GET, says what stands against it now."""
+    """One plugin for the tenant. In answers to GET, `policy` says what stands against it now, and `newer` what the
+    newest installed version of its channel would change."""
 
     plugin: str
     version: str
@@ -113,6 +136,7 @@ class ActivationOut(BaseModel):
     changed_at: datetime | None
     changed_by: str
     policy: list[str] = []
+    newer: UpdateOut | None = None
 
 
 class CapabilityOut(BaseModel):
@@ -151,8 +175,22 @@ def _trial_members(trial: Trial) -> dict[str, Any]:
     return members | {"grants": sorted(trial.grants), "denied": sorted(trial.denied)}
 
 
-def activation_out(activation: Activation, against: Iterable[Finding] = ()) -> ActivationOut:
-    """An activation as REST shows it; ``against`` is what the policies say of it, for answers that tell it."""
+def update_out(update: Update) -> UpdateOut:
+    """An update as REST shows it."""
+    return UpdateOut(
+        before=update.before,
+        after=update.after,
+        summary=update.summary,
+        changes=[ChangeOut(**asdict(c)) for c in update.changes],
+        needs_consent=list(update.needs_consent),
+    )
+
+
+def activation_out(
+    activation: Activation, against: Iterable[Finding] = (), newer: Update | None = None
+) -> ActivationOut:
+    """An activation as REST shows it; ``against`` is what the policies say of it, ``newer`` what waits for it, for
+    answers that tell them."""
     return ActivationOut(
         plugin=activation.plugin,
         version=activation.version,
@@ -167,6 +205,7 @@ def activation_out(activation: Activation, against: Iterable[Finding] = ()) -> A
         changed_at=activation.changed_at,
         changed_by=activation.changed_by,
         policy=[told(f) for f in against],
+        newer=None if newer is None else update_out(newer),
     )
 
 
@@ -240,20 +279,28 @@ def _planned(manifest: Any) -> PluginOut:
     )
 
 
-def activations_router(tenants: TenantPlugins, policies: Policies) -> APIRouter:
+def activations_router(tenants: TenantPlugins, policies: Policies, updates: Updates) -> APIRouter:
     """A tenant's plugins: consent, activation, settings, grants."""
     router = APIRouter(prefix="/tenants/{tenant}/activations", tags=["activations"])
 
+    async def told_of(tenant: str, activations: list[Activation]) -> list[ActivationOut]:
+        against, newer = await policies.against(tenant), await updates.newer(activations)
+        return [activation_out(a, against.get(a.plugin, ()), newer.get(a.plugin)) for a in activations]
+
     @router.get("", summary="What is, or was, on for the tenant")
     async def list_activations(context: Reads) -> list[ActivationOut]:
-        against = await policies.against(context.tenant)
-        return [activation_out(a, against.get(a.plugin, ())) for a in await tenants.activations(context.tenant)]
+        return await told_of(context.tenant, await tenants.activations(context.tenant))
 
     @router.get("/{publisher}/{name}", summary="One activation")
     async def get_activation(context: Reads, publisher: str, name: str) -> ActivationOut:
-        activation = await tenants.activation(context.tenant, f"{publisher}/{name}")
-        against = await policies.against(context.tenant)
-        return activation_out(activation, against.get(activation.plugin, ()))
+        (told,) = await told_of(context.tenant, [await tenants.activation(context.tenant, f"{publisher}/{name}")])
+        return told
+
+    @router.get("/{publisher}/{name}/changes", summary="What another version may do that this may not, in plain words")
+    async def changes(
+        context: Reads, publisher: str, name: str, version: Annotated[str | None, Query()] = None
+    ) -> UpdateOut:
+        return update_out(await updates.of(context.tenant, f"{publisher}/{name}", version))
 
     @router.get("/{publisher}/{name}/consent", summary="What a plugin asks for, in plain words")
     async def consent(

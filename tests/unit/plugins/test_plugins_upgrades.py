@@ -21,12 +21,12 @@ from plugin_sdk import PLATFORM_TENANT, ActivationState, Context, LifecycleError
 from plugin_sdk.services import BreakerRecord, GuestCall, GuestResult, GuestUsage
 from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.domain import Activation
-from plugins.builtin.catalog.upgrades.application import NEW, OLD, SHADOW, report
 from plugins.builtin.catalog.upgrades.comparison import Report, compare
 from plugins.builtin.catalog.upgrades.domain import Upgrade, UpgradeState, first_share
 from plugins.builtin.catalog.upgrades.figures import Arm, Thresholds, at_least, at_most, bound, bucket, verdict
 from plugins.builtin.catalog.upgrades.mirror import Mirror
 from plugins.builtin.catalog.upgrades.monitor import Monitor
+from plugins.builtin.catalog.upgrades.reporting import NEW, OLD, SHADOW, report
 from plugins.builtin.catalog.upgrades.trial import CHANNELS, Trial, check_channel, follows
 from plugins.builtin.catalog.upgrades.windows import parse_window
 from sandbox.errors import GuestInputTooLarge

@@ -35,7 +35,7 @@ class DryRunIn(BaseModel):
     policy: Policy
 
 
-class FindingOut(BaseModel):
+class PolicyFindingOut(BaseModel):
     """One rule that stands against a release; `who` may change it."""
 
     level: str
@@ -53,7 +53,7 @@ class NonconformityOut(BaseModel):
     tenant: str
     plugin: str
     version: str
-    findings: list[FindingOut]
+    findings: list[PolicyFindingOut]
 
 
 class ApprovalOut(BaseModel):
@@ -121,9 +121,9 @@ class AnswerIn(BaseModel):
     answer: Words = ""
 
 
-def finding_out(finding: Finding) -> FindingOut:
+def finding_out(finding: Finding) -> PolicyFindingOut:
     """A finding as REST shows it."""
-    return FindingOut(**plain(finding))
+    return PolicyFindingOut(**plain(finding))
 
 
 def _nonconforming(found: list[Nonconformity] | tuple[Nonconformity, ...]) -> list[NonconformityOut]:

@@ -27,15 +27,12 @@ from plugins.builtin.catalog.domain import Activation, Release
 from plugins.builtin.catalog.moves import ROLLBACK, Move, Mover, told
 from plugins.builtin.catalog.operations import Operations
 from plugins.builtin.catalog.policy.gate import PolicyGate, candidate_of
-from plugins.builtin.catalog.upgrades.comparison import Report
 from plugins.builtin.catalog.upgrades.domain import OPEN, Upgrade, UpgradeState, first_share, stays, waits
-from plugins.builtin.catalog.upgrades.figures import Arm, Thresholds
+from plugins.builtin.catalog.upgrades.figures import Thresholds
 from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
+from plugins.builtin.catalog.upgrades.reporting import report
 from plugins.builtin.catalog.upgrades.trial import Mode
 from plugins.builtin.catalog.upgrades.windows import Window
-
-SHADOW, OLD, NEW = "shadow", "old", "new"
-"""Arms of the figures: what a shadow's mirrored calls came to; a canary's stable and new version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +340,12 @@ class Upgrades:
         closed = waits(window, self._now()) if upgrade.for_all else None
         chosen = upgrade.state is UpgradeState.PROMOTING or in_share(upgrade.id, tenant, upgrade.tenants)
         if upgrade.state in OPEN and chosen:
-            return Place(tenant, present.version, "waits", closed or "its settings do not fit, or it comes soon")
+            return Place(
+                tenant,
+                present.version,
+                "waits",
+                closed or "its settings do not fit, a policy or a missing consent holds it, or it comes soon",
+            )
         return Place(tenant, present.version, "stays", "not in the share" if upgrade.state in OPEN else "")
 
     # ------------------------------------------------------------------ inside
@@ -380,33 +382,3 @@ class Upgrades:
         async with self._database.read(ALL_TENANTS) as transaction:
             found = await self._repository.all_activations(transaction, plugin)
         return [(t, a) for t, a in found if a.running and scope in (PLATFORM_TENANT, t)]
-
-
-def report(measured: Iterable[tuple[str, str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Figures of several processes and tenants, added up for people to read."""
-    shadows: dict[str, Report] = {}
-    arms = {OLD: Arm(), NEW: Arm()}
-    for tenant, arm, data in measured:
-        if arm == SHADOW:
-            shadows[tenant] = shadows.get(tenant, Report()) + Report.of(data)
-        else:
-            arms[arm] = arms[arm] + Arm.of(data)
-    shown: dict[str, Any] = {}
-    if shadows:
-        shown["shadow"] = {
-            tenant: {
-                "calls": found.new.calls,
-                "same": found.same,
-                "different": found.different,
-                "skipped": found.skipped,
-                "old": found.old.summary(),
-                "new": found.new.summary(),
-                "reached": dict(found.reached),
-                "fields": dict(found.fields),
-                "examples": found.examples,
-            }
-            for tenant, found in sorted(shadows.items())
-        }
-    if arms[OLD].calls or arms[NEW].calls:
-        shown["canary"] = {name: arm.summary() for name, arm in arms.items()}
-    return shown

@@ -25,11 +25,12 @@ from plugin_sdk import (
 from plugin_sdk.services import BreakerControl, BreakerRecord, Database, GuestCall
 from plugins.builtin.catalog.application import utc_now
 from plugins.builtin.catalog.policy.domain import PolicyBlocked
-from plugins.builtin.catalog.upgrades.application import NEW, OLD, SHADOW, Upgrades
+from plugins.builtin.catalog.upgrades.application import Upgrades
 from plugins.builtin.catalog.upgrades.comparison import Report, Result, micros_of
 from plugins.builtin.catalog.upgrades.domain import Upgrade, UpgradeState
 from plugins.builtin.catalog.upgrades.figures import Arm, verdict
 from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
+from plugins.builtin.catalog.upgrades.reporting import NEW, OLD, SHADOW
 
 logger = logging.getLogger(__name__)
 TOO_LARGE = 413

@@ -12,6 +12,7 @@ from plugin_sdk import (
     ALL_TENANTS,
     CONTRACT_GENERATIONS,
     Conflict,
+    ConsentRequired,
     Dispatcher,
     KeelstoneError,
     PluginManifest,
@@ -27,7 +28,8 @@ from plugin_sdk.configuration import settle
 from plugin_sdk.services import BlobStore, Database, Marketplace
 from plugin_sdk.toolchain.world import component_imports
 from plugins.builtin.catalog.application import CatalogRepository, check_order, utc_now
-from plugins.builtin.catalog.domain import Activation, Release, move
+from plugins.builtin.catalog.consent.updates import Updates
+from plugins.builtin.catalog.domain import Activation, Release, check_not_widened, move
 from plugins.builtin.catalog.operations import Operations
 from plugins.builtin.catalog.policy.domain import Finding as PolicyFinding
 from plugins.builtin.catalog.policy.domain import PolicyBlocked, added, told
@@ -57,11 +59,21 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """What the version may do that one which runs now may not, and the other way round, in plain words."""
+
+    before: str
+    after: str
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Preflight:
-    """What was found, and in how many tenants was looked."""
+    """What was found, in how many tenants was looked, and what would change for those on each version."""
 
     tenants: int
     findings: tuple[Finding, ...]
+    changes: tuple[Changed, ...] = ()
 
     @property
     def breaks(self) -> bool:
@@ -92,6 +104,7 @@ class Preflights:
         blobs: BlobStore,
         marketplace: Callable[[], Marketplace],
         gate: PolicyGate,
+        updates: Updates,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
@@ -102,6 +115,7 @@ class Preflights:
         self._blobs = blobs
         self._marketplace = marketplace
         self._gate = gate
+        self._updates = updates
         self._now = now
 
     # ------------------------------------------------------------------ a plugin
@@ -127,7 +141,7 @@ class Preflights:
             findings += self._settings(where, present, target)
             findings += await self._order(where, target.manifest)
             findings += _dependants(where, target.manifest, beside, releases)
-            findings += _consent(where, present, target.manifest)
+            findings += _consent(where, present, target.manifest, releases)
             findings += _hooks(where, present, target.manifest, releases)
             against = rulings[where].findings(target, move(present, target.manifest))
             findings += _policy(where, target.manifest, added(against, for_all))
@@ -136,7 +150,18 @@ class Preflights:
                 findings.append(Finding(where, plugin, "pin", "waits", f"It stays on {present.version}: {barred}."))
             if closed:
                 findings.append(Finding(where, plugin, "window", "waits", f"It would wait: {closed}."))
-        return Preflight(len(mine), tuple(findings))
+        return Preflight(len(mine), tuple(findings), await self._changes(target, mine, releases))
+
+    async def _changes(
+        self, target: _Target, mine: list[tuple[str, Activation]], releases: dict[tuple[str, str], Release]
+    ) -> tuple[Changed, ...]:
+        found, after = [], target.manifest
+        for before in sorted({a.version for _, a in mine}, key=parse_version):
+            old = releases.get((after.id, before))
+            if old is not None:
+                words = tuple(c.words for c in await self._updates.compare(old, after, target.component))
+                found.append(Changed(before, after.version, words))
+        return tuple(found)
 
     async def _target(self, plugin: str, version: str) -> _Target:
         async with self._database.read(ALL_TENANTS) as transaction:
@@ -256,7 +281,14 @@ def _dependants(
     return findings
 
 
-def _consent(tenant: str, present: Activation, manifest: PluginManifest) -> list[Finding]:
+def _consent(
+    tenant: str, present: Activation, manifest: PluginManifest, releases: dict[tuple[str, str], Release]
+) -> list[Finding]:
+    old = releases.get((present.plugin, present.version))
+    try:
+        check_not_widened(present, old.manifest if old else None, manifest, tenant)
+    except ConsentRequired as error:
+        return [Finding(tenant, manifest.id, "consent", "waits", error.detail, error.fix or "")]
     new = sorted(set(manifest.capabilities.asked()) - present.grants - present.denied)
     if not new:
         return []

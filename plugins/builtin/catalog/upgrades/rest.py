@@ -258,17 +258,29 @@ class FindingOut(BaseModel):
     fix: str
 
 
+class ChangedOut(BaseModel):
+    """What the version may do that the one before may not, and the other way round, in plain words."""
+
+    model_config = ConfigDict(from_attributes=True)
+    before: str
+    after: str
+    changes: list[str]
+
+
 class PreflightOut(BaseModel):
-    """What an upgrade would meet; `breaks` says whether something would not work."""
+    """What an upgrade would meet; `breaks` says whether something would not work. `changes` are for those on each
+    version that runs now."""
 
     breaks: bool
     tenants: int
     findings: list[FindingOut]
+    changes: list[ChangedOut]
 
 
 def _preflight(found: Preflight) -> PreflightOut:
     findings = [FindingOut(**asdict(f)) for f in found.findings]
-    return PreflightOut(breaks=found.breaks, tenants=found.tenants, findings=findings)
+    changes = [ChangedOut.model_validate(c) for c in found.changes]
+    return PreflightOut(breaks=found.breaks, tenants=found.tenants, findings=findings, changes=changes)
 
 
 def preflight_router(preflights: Preflights) -> APIRouter:

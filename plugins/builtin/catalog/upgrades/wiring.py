@@ -7,6 +7,7 @@ from collections.abc import Callable
 from plugin_sdk import Dispatcher, GraphQL, Routes
 from plugin_sdk.services import ActivationControl, BlobStore, BreakerControl, Database, Marketplace
 from plugins.builtin.catalog.application import TenantPlugins
+from plugins.builtin.catalog.consent.updates import Updates
 from plugins.builtin.catalog.infrastructure import SqlCatalog
 from plugins.builtin.catalog.moves import Mover
 from plugins.builtin.catalog.operations import Operations
@@ -36,12 +37,13 @@ class Trials:
         blobs: BlobStore,
         marketplace: Callable[[], Marketplace],
         gate: PolicyGate,
+        updates: Updates,
     ) -> None:
         stored = SqlUpgrades()
         self.upgrades = Upgrades(database, repository, stored, control, tenants, operations, mover, gate)
         self.monitor = Monitor(database, stored, self.upgrades, breakers)
         self.mirror = Mirror(control, self.monitor.compared)
-        self.preflights = Preflights(database, repository, stored, operations, hooks, blobs, marketplace, gate)
+        self.preflights = Preflights(database, repository, stored, operations, hooks, blobs, marketplace, gate, updates)
         control.watch_calls(self.monitor.note)
         control.listen("plugin.upgrade_started", self.monitor.heard)
         control.mirror_calls(self.mirror.offer)
