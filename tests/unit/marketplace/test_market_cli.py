@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import typer
 from fastapi import FastAPI
 from typer.testing import CliRunner
 
+from kernel.settings import Settings
 from marketplace.cli import register
-from marketplace.connect import registry_folder
+from marketplace.connect import registry_folder, trusted_witnesses
 from marketplace.registry import Registry
 from marketplace.service import create_app
 from marketplace.testing import EMPTY_COMPONENT, write_plugin
@@ -49,7 +51,8 @@ class Terminal:
     """Runs commands against a platform over the data folder ``home``."""
 
     def __init__(self, home: Path) -> None:
-        self.registry = Registry.open(registry_folder_of(home))
+        settings = Settings(home=home)
+        self.registry = Registry.open(registry_folder(settings), witnesses=trusted_witnesses(settings))
         root = typer.Typer()
         register(CommandTree(root, lambda: Platform(self.registry)))
         self._root, self._runner = root, CliRunner()
@@ -66,12 +69,6 @@ class Terminal:
 
     def close(self) -> None:
         asyncio.run(self.registry.close())
-
-
-def registry_folder_of(home: Path) -> Path:
-    from kernel.settings import Settings
-
-    return registry_folder(Settings(home=home))
 
 
 @pytest.fixture
@@ -114,8 +111,9 @@ def test_an_author_signs_publishes_and_verifies(terminal: Terminal, plugin: Path
     said = terminal.run("plugin", "publish", file)
     assert "is now bound to your key" in said
     assert "live" in said
+    assert "entry 1 of 2, root" in said
     again = terminal.json("plugin", "publish", file)
-    assert again["namespace"] is None
+    assert (again["namespace"], again["confirmed"]) == (None, True)
     assert json.loads(file.with_name(file.name + ".receipt.json").read_text()) == again["receipt"]
 
     verified = terminal.json("plugin", "verify", file)
@@ -316,3 +314,122 @@ def test_a_marketplace_out_of_reach_exits_as_such(
     first = terminal.json("marketplace", "trust", "--first-use", code=EXIT_UNREACHABLE)
     assert first["error"]["code"] == "backend-unavailable"
     assert "Pin" in terminal.run("plugin", "verify", file, code=EXIT_REFUSED)
+
+
+# ------------------------------------------------------------------------------ the log
+
+
+def test_anybody_audits_the_log_from_where_they_last_looked(terminal: Terminal, plugin: Path) -> None:
+    terminal.run("plugin", "publish", sign(terminal, plugin))
+    found = terminal.json("marketplace", "audit")
+    assert (found["before"], found["entries"], found["kinds"]) == (0, 2, {"keys": 1, "publish": 1})
+    assert [entry["index"] for entry in found["newest"]] == [1, 0]
+    assert found["newest"][0]["plugin"] == "acme/guard"
+    assert "0 new since entry 2." in terminal.run("marketplace", "audit")
+    terminal.run("plugin", "yank", "acme/guard", "1.0.0", "--reason", "it bites")
+    told = terminal.run("marketplace", "audit")
+    assert "1 new since entry 2: 1 yank." in told
+    assert found["key"] in told
+    assert "3 new since entry 0" in terminal.run("marketplace", "audit", "--whole")
+    assert terminal.json("marketplace", "audit", "--whole", "--publisher", "globex")["newest"] == []
+
+
+def release(terminal: Terminal, plugin: Path, version: str) -> Path:
+    """The signed package of another version of ``plugin``."""
+    manifest = plugin / "plugin.toml"
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join(f'version = "{version}"' if x.startswith("version") else x for x in lines))
+    return Path(terminal.json("plugin", "sign", plugin)["file"])
+
+
+def test_a_forked_log_ends_an_audit_and_a_publish_with_refused(terminal: Terminal, plugin: Path, home: Path) -> None:
+    terminal.run("plugin", "publish", sign(terminal, plugin))
+    terminal.close()
+    before = home.parent / "before"
+    shutil.copytree(home / "marketplace", before)
+    honest = Terminal(home)
+    honest.run("plugin", "publish", release(honest, plugin, "1.0.1"))
+    assert honest.json("marketplace", "audit")["entries"] == 3
+    honest.close()
+    shutil.rmtree(home / "marketplace")
+    shutil.copytree(before, home / "marketplace")
+    forked = Terminal(home)
+    for version in ("1.0.2", "1.0.3"):
+        forked.json("plugin", "publish", release(forked, plugin, version), code=EXIT_REFUSED)
+    error = forked.json("marketplace", "audit", code=EXIT_REFUSED)["error"]
+    assert (error["code"], error["link"]) == ("log-inconsistent", "log")
+    assert "Keep both checkpoints" in forked.run("marketplace", "audit", code=EXIT_REFUSED)
+    forked.close()
+
+
+def test_a_proof_is_saved_and_checked_without_the_network(
+    terminal: Terminal, plugin: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal.run("plugin", "publish", sign(terminal, plugin))
+    proof = home.parent / "guard.proof.json"
+    saved = terminal.json("marketplace", "proof", "acme/guard", "1.0.0", "-o", proof)
+    assert (saved["index"], saved["entry"]["kind"], saved["file"]) == (1, "publish", str(proof))
+    assert "1: publish acme/guard 1.0.0" in terminal.run("marketplace", "proof", "acme/guard", "1.0.0", "-o", proof)
+    key = terminal.json("marketplace", "audit")["key"]
+    terminal.run("marketplace", "trust", home / "marketplace" / "root.json")
+    monkeypatch.setenv("KEELSTONE_MARKETPLACE_URL", "http://127.0.0.1:1")
+    assert "The entry is in the log." in terminal.run("marketplace", "check-proof", proof)
+    checked = terminal.json("marketplace", "check-proof", proof)
+    assert (checked["proved"], checked["checkpoint"]["size"]) == (True, 2)
+    # Somebody who knows nothing but the log's key can check it, too.
+    monkeypatch.setenv("KEELSTONE_HOME", str(home.parent / "elsewhere"))
+    assert terminal.json("marketplace", "check-proof", proof, "--key", key) == checked
+    other = terminal.json("marketplace", "witness", "--key-only")["witness"]
+    refused = terminal.json("marketplace", "check-proof", proof, "--key", other, code=EXIT_REFUSED)
+    assert refused["error"]["link"] == "log"
+    proof.write_text(proof.read_text().replace("acme/guard", "acme/gourd"))
+    terminal.run("marketplace", "check-proof", proof, "--key", key, code=EXIT_REFUSED)
+    terminal.run("marketplace", "check-proof", home / "none", code=EXIT_FAILED)
+
+
+def test_only_what_was_released_has_a_proof(terminal: Terminal, tmp_path: Path) -> None:
+    proof = tmp_path / "proof.json"
+    refused = terminal.json("marketplace", "proof", "acme/guard", "9.0.0", "-o", proof, code=EXIT_REFUSED)
+    assert "not among the log's first" in refused["error"]["detail"]
+    for words in (("Acme", "1.0.0"), ("acme/guard", "new")):
+        terminal.run("marketplace", "proof", *words, "-o", proof, code=EXIT_FAILED)
+    assert not proof.exists()
+
+
+def test_a_witness_is_named_by_the_operator_and_asked_for_by_a_user(
+    home: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Terminal(home)
+    vkey = first.json("marketplace", "witness", "--key-only")["witness"]
+    file = sign(first, plugin)
+    first.run("plugin", "publish", file)
+    refused = first.json("marketplace", "witness", code=EXIT_REFUSED)
+    assert refused["error"]["code"] == "signer-unknown"
+    first.close()
+
+    monkeypatch.setenv("KEELSTONE_MARKETPLACE_WITNESSES", vkey)
+    monkeypatch.setenv("KEELSTONE_MARKETPLACE_WITNESSES_NEEDED", "1")
+    terminal = Terminal(home)
+    assert "too few witnesses" in terminal.run("plugin", "verify", file, code=EXIT_REFUSED)
+    signed = terminal.json("marketplace", "witness")
+    assert (signed["witness"], signed["checkpoint"]["size"]) == (vkey, 2)
+    assert f"seen by {vkey.partition('+')[0]}" in terminal.run("plugin", "verify", file)
+    assert vkey in terminal.run("marketplace", "witness")
+    terminal.close()
+
+
+@pytest.mark.parametrize(
+    ("witnesses", "needed", "problem"),
+    [("nobody", "0", "does not name a key"), ("", "1", "More witnesses are needed than are named")],
+)
+def test_witnesses_that_cannot_be_are_refused(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, witnesses: str, needed: str, problem: str
+) -> None:
+    monkeypatch.setenv("KEELSTONE_MARKETPLACE_WITNESSES", witnesses)
+    monkeypatch.setenv("KEELSTONE_MARKETPLACE_WITNESSES_NEEDED", needed)
+    assert problem in terminal.run("marketplace", "audit", code=EXIT_FAILED)
+
+
+def test_a_log_is_no_witness(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEELSTONE_MARKETPLACE_WITNESSES", terminal.json("marketplace", "audit")["key"])
+    assert "names the key of a log" in terminal.run("marketplace", "audit", code=EXIT_FAILED)
