@@ -84,6 +84,7 @@ def _as_it_is(served: Served, shell: Shell, page: Path) -> int:
     ("name", "follow"),
     [
         ("administer-a-tenant", _as_it_is),
+        ("check-a-marketplaces-log", _as_it_is),
         ("choose-what-comes-in", _as_it_is),
         ("integrate", _as_it_is),
         ("meter-and-budget", _as_it_is),

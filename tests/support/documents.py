@@ -23,6 +23,7 @@ SHELLS = ("console", "bash", "sh", "shell")
 RUN_BY = {
     "README.md": "tests/e2e/test_docs.py",
     "docs/how-to/administer-a-tenant.md": "tests/e2e/test_docs.py",
+    "docs/how-to/check-a-marketplaces-log.md": "tests/e2e/test_docs.py",
     "docs/how-to/choose-what-comes-in.md": "tests/e2e/test_docs.py",
     "docs/how-to/integrate.md": "tests/e2e/test_docs.py",
     "docs/how-to/look-after-a-release.md": "tests/e2e/test_tutorial.py",
