@@ -78,6 +78,7 @@ __all__ = [
     "SecretSource",
     "ServiceCalls",
     "Services",
+    "StatementSigner",
     "TenantDirectory",
     "TenantPlans",
     "Transaction",
@@ -166,6 +167,21 @@ class CredentialStore(Protocol):
 
     async def assign_roles(self, transaction: Transaction, tenant: str, user: str, roles: Sequence[str]) -> None:
         """Replace the user's roles."""
+        ...
+
+
+class StatementSigner(Protocol):
+    """Signs what the platform says, so that others can check it offline (the plugin ``identity``).
+
+    ``plugin_sdk.receipts.read_statement`` is the other side.
+    """
+
+    def sign(self, kind: str, statement: Mapping[str, Any]) -> str:
+        """The statement as a JWS in compact form; ``kind`` is the ``typ`` of its header, one for each purpose."""
+        ...
+
+    def public_keys(self) -> Mapping[str, Any]:
+        """The JSON Web Key Set that checks it."""
         ...
 
 

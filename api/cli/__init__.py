@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import development, doctor, metering, operator, policy, secrets, server, tenant, upgrade
+from api.cli import consents, development, doctor, metering, operator, policy, secrets, server, tenant, upgrade
 from api.cli.connection import open_connection
 from kernel.discovery import COMMANDS, entry_points
 from kernel.settings import Settings
@@ -44,6 +44,7 @@ def build() -> typer.Typer:
     operator.register(tree)
     tenant.register(tree)
     policy.register(tree)
+    consents.register(tree)
     upgrade.register(tree)
     metering.register(tree)
     secrets.register(tree)

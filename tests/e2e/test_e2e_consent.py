@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from plugin_sdk.receipts import ReceiptsDamaged, check_receipts
 from tests.support.guests import CAPABILITIES, guest
-from tests.support.stage import Stage
+from tests.support.stage import Stage, as_text
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -105,3 +106,81 @@ async def test_an_admins_own_trial_has_denied_what_would_be_more_until_it_is_dec
     await acme.ok("POST", f"{upgrades}/{started['id']}/promote")
     now = await acme.ok("GET", activation("acme", "try/guard"))
     assert (now["version"], now["grants"]) == ("1.1.0", ["http"])
+
+
+async def receipts(stage: Stage, tenant: str) -> list[dict]:
+    """What the tenant's receipts say, oldest first, each checked with the platform's published keys."""
+    client = await stage.client(tenant)
+    keys = await stage.anonymous.ok("GET", "/api/v1/auth/jwks.json")
+    return check_receipts(await client.ok("GET", f"/api/v1/tenants/{tenant}/consents/export"), keys)
+
+
+async def test_each_decision_gives_a_signed_receipt_that_says_what_was_shown_and_names_the_one_before(stage: Stage):
+    acme = await stage.client("acme")
+    me = (await acme.ok("GET", "/api/v1/auth/me"))["id"]
+    before = len(await receipts(stage, "acme"))
+    await stage.install(guest(), "paper/guard", more=CAPABILITIES["kv"] + http("api.x.com"))
+    path = activation("acme", "paper/guard")
+    await acme.ok("PUT", path, json={"grants": {"kv": True, "http": False}})
+    await acme.ok("PUT", f"{path}/grants", json={"http": True})
+    await acme.ok("PUT", f"{path}/settings", json={"strict": True})
+    await stage.install(guest(), "paper/guard", "1.1.0", more=CAPABILITIES["kv"] + http("api.x.com", "api.y.com"))
+    await acme.ok("PUT", path, json={"version": "1.1.0", "grants": {"http": True}})
+    said = (await receipts(stage, "acme"))[before:]
+    assert [(s["version"], s["granted"], s["denied"]) for s in said] == [
+        ("1.0.0", ["kv"], ["http"]),
+        ("1.0.0", ["http", "kv"], []),
+        ("1.1.0", ["http", "kv"], []),
+    ]
+    assert {s["by"] for s in said} == {me}
+    assert "@" not in as_text(said)
+    assert [s["changes"] for s in said] == [[], [], ["now reaches api.y.com"]]
+    assert said[2]["replaces"] == "1.0.0"
+    assert len(said[0]["digest"]) == 64
+    shown = {s["capability"]: s["what"] for s in said[0]["shown"]}
+    assert "send requests (GET) to api.x.com" in shown["http"]
+    listed = await acme.ok("GET", "/api/v1/tenants/acme/consents", params={"plugin": "paper/guard"})
+    assert [r["version"] for r in listed] == ["1.1.0", "1.0.0", "1.0.0"]
+    older = await acme.ok("GET", "/api/v1/tenants/acme/consents", params={"before": listed[0]["number"]})
+    assert older[0]["digest"] == listed[1]["digest"] == said[2]["previous"]
+    events = await stage.platform.events.read_tenant("acme", types=["plugin.consented"], limit=100)
+    assert [e.data["receipt"] for e in events][-3:] == [r["digest"] for r in reversed(listed)]
+    found = await acme.graphql('{ consentReceipts(plugin: "paper/guard") { number digest } }')
+    assert [r["digest"] for r in found["data"]["consentReceipts"]] == [r["digest"] for r in listed]
+
+
+async def test_a_decision_that_is_refused_leaves_no_receipt_and_a_trials_leaves_its_own(stage: Stage):
+    acme = await stage.client("acme")
+    before = len(await receipts(stage, "acme"))
+    await stage.install(guest(), "none/guard", more=CAPABILITIES["kv"])
+    await acme.problem(409, "PUT", activation("acme", "none/guard"), json={})
+    assert len(await receipts(stage, "acme")) == before
+    await stage.activate("acme", "none/guard")
+    await stage.install(guest(), "none/guard", "1.1.0", more=CAPABILITIES["kv"] + CAPABILITIES["log"])
+    upgrades = "/api/v1/tenants/acme/upgrades"
+    await acme.ok("POST", upgrades, json={"plugin": "none/guard", "version": "1.1.0"})
+    await acme.ok("PUT", activation("acme", "none/guard", "/grants"), json={"log": True})
+    said = (await receipts(stage, "acme"))[before:]
+    assert [(s["version"], s["granted"]) for s in said] == [
+        ("1.0.0", ["kv"]),
+        ("1.0.0", ["kv"]),
+        ("1.1.0", ["kv", "log"]),
+    ]
+
+
+async def test_receipts_are_a_tenants_own(stage: Stage):
+    acme, globex = await stage.client("acme"), await stage.client("globex")
+    await stage.install(guest(), "mine/guard")
+    before = len(await receipts(stage, "globex"))
+    await stage.activate("acme", "mine/guard")
+    assert len(await receipts(stage, "globex")) == before
+    assert "mine/guard" not in as_text(await globex.ok("GET", "/api/v1/tenants/globex/consents"))
+    for path in ("/api/v1/tenants/acme/consents", "/api/v1/tenants/acme/consents/export"):
+        await globex.problem(403, "GET", path)
+        await stage.anonymous.problem(401, "GET", path)
+    # Its receipts do not pass for another's, and no receipt passes for a token.
+    own = await acme.ok("GET", "/api/v1/tenants/acme/consents/export")
+    with pytest.raises(ReceiptsDamaged):
+        check_receipts({**own, "tenant": "globex"})
+    stolen = await stage.client("acme", own["receipts"][0])
+    await stolen.problem(401, "GET", "/api/v1/auth/me")

@@ -28,7 +28,23 @@ from plugin_sdk.services import ActivationControl, Database, Transaction
 from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.domain import Activation, CapabilityRequest, Release
 from plugins.builtin.catalog.policy.gate import PolicyGate
+from plugins.builtin.catalog.telling import activation_events, consent_event, decided_anew, trial_ended
 from plugins.builtin.catalog.upgrades.trial import Trial, check_channel
+
+
+class ConsentReceipts(Protocol):
+    """Where decisions are signed."""
+
+    async def note(
+        self,
+        transaction: Transaction,
+        context: Context,
+        release: Release,
+        decided: Activation,
+        before: Release | None = None,
+    ) -> str:
+        """Sign what was decided on ``release``, which takes the place of ``before``; the receipt's digest."""
+        ...
 
 
 class CatalogRepository(Protocol):
@@ -72,6 +88,7 @@ class TenantPlugins:
         control: ActivationControl,
         hooks: Dispatcher,
         gate: PolicyGate,
+        receipts: ConsentReceipts,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
@@ -79,6 +96,7 @@ class TenantPlugins:
         self._control = control
         self._hooks = hooks
         self._gate = gate
+        self._receipts = receipts
         self._now = now
 
     # ------------------------------------------------------------------ reads
@@ -113,10 +131,7 @@ class TenantPlugins:
     async def activation(self, tenant: str, plugin: str) -> Activation:
         """One activation. Raises NotFound."""
         async with self._database.read(tenant) as transaction:
-            found = await self._repository.activation(transaction, plugin)
-        if found is None:
-            raise NotFound(f"{plugin} has never been active in this tenant.", plugin=plugin, tenant=tenant)
-        return found
+            return await self._present(transaction, tenant, plugin)
 
     async def consent_page(self, tenant: str, plugin: str, version: str | None) -> list[CapabilityRequest]:
         """What the plugin asks for, in plain words, with what was decided so far."""
@@ -163,7 +178,11 @@ class TenantPlugins:
             else:
                 ruling.check_entry(release, after)
             await self._repository.put_activation(transaction, after)
-            self._emit(transaction, plugin, *_activation_events(present, after))
+            receipt = ""
+            if decided_anew(present, after):
+                replaced = await self._replaced(transaction, present, after)
+                receipt = await self._receipts.note(transaction, context, release, after, replaced)
+            self._emit(transaction, plugin, *activation_events(present, after, receipt))
         await self._control.refresh(context.tenant)
         return after
 
@@ -206,23 +225,29 @@ class TenantPlugins:
         release = await self.find(plugin, present.version)
         manifest = release.manifest
         ruling = await self._gate.ruling(context.tenant)
-        trial = present.trial
+        trial, on_trial = present.trial, None
         if trial is not None:
             # What is decided holds for the version on trial too, which may ask for other things.
-            other = await self.find(plugin, trial.version)
-            decisions, theirs = domain.split_decisions(manifest, other.manifest, decisions)
+            on_trial = await self.find(plugin, trial.version)
+            decisions, others = domain.split_decisions(manifest, on_trial.manifest, decisions)
             beside = replace(present, grants=trial.grants, denied=trial.denied)
-            granted, denied = domain.decide(other.manifest, beside, theirs, context.tenant)
-            ruling.check_change(other, trial, replace(trial, grants=granted))
+            granted, denied = domain.decide(on_trial.manifest, beside, others, context.tenant)
+            ruling.check_change(on_trial, trial, replace(trial, grants=granted))
             trial = replace(trial, grants=granted, denied=denied)
         granted, denied = domain.decide(manifest, present, decisions, context.tenant)
         ruling.check_change(release, present, replace(present, grants=granted))
-        return await self._change(
-            context,
-            plugin,
-            lambda now: replace(now, grants=granted, denied=denied, upgrade=_still(now, trial)),
-            _consent_event,
-        )
+        async with self._database.write(context.tenant, context) as transaction:
+            now = await self._present(transaction, context.tenant, plugin)
+            kept = _still(now, trial)
+            after = self._stamp(context, replace(now, grants=granted, denied=denied, upgrade=kept))
+            await self._repository.put_activation(transaction, after)
+            receipt = await self._receipts.note(transaction, context, release, after)
+            if on_trial is not None and trial is not None and kept is trial:
+                theirs = replace(after, grants=trial.grants, denied=trial.denied)
+                await self._receipts.note(transaction, context, on_trial, theirs, release)
+            self._emit(transaction, plugin, consent_event(after, receipt))
+        await self._control.refresh(context.tenant)
+        return after
 
     async def follow(
         self, context: Context, plugin: str, *, pinned: bool | None = None, channel: str | None = None
@@ -236,7 +261,7 @@ class TenantPlugins:
 
         def change(now: Activation) -> Activation:
             if pinned and now.trial is not None:
-                ended.append(_trial_ended(now, "the tenant pinned its version"))
+                ended.append(trial_ended(now, "the tenant pinned its version"))
                 now = domain.end_trial(now, context.tenant)
             kept = now.pinned if pinned is None else pinned
             return replace(now, pinned=kept, channel=now.channel if channel is None else channel)
@@ -279,21 +304,31 @@ class TenantPlugins:
         event: Callable[[Activation], NewEvent | Sequence[NewEvent]],
     ) -> Activation:
         async with self._database.write(context.tenant, context) as transaction:
-            present = await self._repository.activation(transaction, plugin)
-            if present is None:
-                raise NotFound(f"{plugin} has never been active in this tenant.", plugin=plugin, tenant=context.tenant)
-            after = self._stamp(context, change(present))
+            after = self._stamp(context, change(await self._present(transaction, context.tenant, plugin)))
             await self._repository.put_activation(transaction, after)
             events = event(after)
             self._emit(transaction, plugin, *([events] if isinstance(events, NewEvent) else events))
         await self._control.refresh(context.tenant)
         return after
 
+    async def _present(self, transaction: Transaction, tenant: str, plugin: str) -> Activation:
+        found = await self._repository.activation(transaction, plugin)
+        if found is None:
+            raise NotFound(f"{plugin} has never been active in this tenant.", plugin=plugin, tenant=tenant)
+        return found
+
+    async def _replaced(
+        self, transaction: Transaction, present: Activation | None, after: Activation
+    ) -> Release | None:
+        if present is None or present.version == after.version:
+            return None
+        return await self._repository.release(transaction, present.plugin, present.version)
+
     async def _asked_again(
         self, transaction: Transaction, present: Activation | None, manifest: PluginManifest
     ) -> Activation | None:
-        if present is None or present.version == manifest.version:
-            return present
+        if present is None:
+            return None
         old = await self._repository.release(transaction, present.plugin, present.version)
         return domain.asked_again(present, old.manifest if old else None, manifest)
 
@@ -360,40 +395,6 @@ def _record(tenant: str, activation: Activation) -> ActivationRecord:
 def _still(now: Activation, trial: Trial | None) -> Trial | None:
     """The changed trial, unless it has ended or become another meanwhile."""
     return trial if trial is not None and now.trial is not None and now.trial.id == trial.id else now.upgrade
-
-
-def _trial_ended(before: Activation, reason: str) -> NewEvent:
-    trial = before.trial
-    assert trial is not None
-    data = {"plugin": before.plugin, "upgrade": trial.id, "to": trial.version, "mode": trial.mode}
-    return NewEvent("plugin.upgrade_rolled_back", {**data, "from": before.version, "reason": reason})
-
-
-def _consent_event(after: Activation) -> NewEvent:
-    data = {
-        "plugin": after.plugin,
-        "version": after.version,
-        "granted": sorted(after.grants),
-        "denied": sorted(after.denied),
-    }
-    return NewEvent("plugin.consented", data)
-
-
-def _activation_events(before: Activation | None, after: Activation) -> Sequence[NewEvent]:
-    events: list[NewEvent] = []
-    if before is None or (before.grants, before.denied) != (after.grants, after.denied) or not before.running:
-        events.append(_consent_event(after))
-    if before is not None and before.running and before.version != after.version:
-        if before.trial is not None:
-            events.append(_trial_ended(before, f"the tenant chose {after.version}"))
-        data = {"plugin": after.plugin, "from": before.version, "to": after.version, "reason": "chosen by the tenant"}
-        return [*events, NewEvent("plugin.updated", data)]
-    if before is not None and before.running:
-        changed = sorted(
-            k for k in after.settings.keys() | before.settings.keys() if after.settings.get(k) != before.settings.get(k)
-        )
-        return [*events, NewEvent("plugin.configured", {"plugin": after.plugin, "changed": changed})]
-    return [*events, NewEvent("plugin.activated", {"plugin": after.plugin, "version": after.version})]
 
 
 __all__ = ["ActivationState", "CatalogRepository", "TenantPlugins", "check_order", "in_process_release", "utc_now"]

@@ -14,9 +14,13 @@ from plugin_sdk.services import (
     KvStore,
     Marketplace,
     SecretSource,
+    StatementSigner,
 )
 from plugins.builtin.catalog import graphql
 from plugins.builtin.catalog.application import TenantPlugins
+from plugins.builtin.catalog.consent.graphql import consent_types
+from plugins.builtin.catalog.consent.receipts import Receipts
+from plugins.builtin.catalog.consent.rest import consents_router
 from plugins.builtin.catalog.consent.updates import Updates
 from plugins.builtin.catalog.health import HealthKeeper, Rule
 from plugins.builtin.catalog.health_rest import health_router, reset_router
@@ -48,6 +52,7 @@ class CatalogPlugin:
         health: HealthKeeper,
         policies: Policies,
         updates: Updates,
+        receipts: Receipts,
     ) -> None:
         self._tenants = tenants
         self._secrets = secrets
@@ -56,6 +61,7 @@ class CatalogPlugin:
         self._health = health
         self._policies = policies
         self._updates = updates
+        self._receipts = receipts
 
     @hookimpl
     def contribute_tables(self) -> Schema:
@@ -69,6 +75,7 @@ class CatalogPlugin:
             Routes(secrets_router(self._secrets)),
             Routes(operator_policy_router(self._policies)),
             Routes(tenant_policy_router(self._policies)),
+            Routes(consents_router(self._receipts)),
             *self._trials.routes(),
             Routes(health_router(self._health)),
             Routes(reset_router(self._health)),
@@ -81,6 +88,7 @@ class CatalogPlugin:
             secret_types(self._secrets),
             self._trials.graphql(),
             policy_types(self._policies),
+            consent_types(self._receipts),
         ]
 
     @hookimpl
@@ -100,7 +108,8 @@ def start(platform: PluginContext) -> CatalogPlugin:
     database, control = services.get(Database), services.get(ActivationControl)
     store = SqlPolicies()
     gate = PolicyGate(database, store)
-    tenants = TenantPlugins(database, repository, control, platform.hooks, gate)
+    receipts = Receipts(database, lambda: services.get(StatementSigner))
+    tenants = TenantPlugins(database, repository, control, platform.hooks, gate, receipts)
     upgrades, mover = SqlUpgrades(), Mover(database, repository, control, platform.hooks, gate)
     operations = Operations(
         database,
@@ -144,4 +153,4 @@ def start(platform: PluginContext) -> CatalogPlugin:
         operations.install,
         rule,
     )
-    return CatalogPlugin(tenants, operations, secrets, trials, health, policies, updates)
+    return CatalogPlugin(tenants, operations, secrets, trials, health, policies, updates, receipts)

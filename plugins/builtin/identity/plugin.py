@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from plugin_sdk.services import (
     Database,
     KeyProvider,
     PermissionCatalogue,
+    StatementSigner,
     UserDirectory,
 )
 from plugin_sdk.web import context_of, requires
@@ -90,6 +91,21 @@ class KeyOut(BaseModel):
     key: str | None = None
 
 
+class _Statements:
+    """Implements ``StatementSigner`` with the keys that sign access tokens."""
+
+    def __init__(self, signer: Callable[[], TokenSigner]) -> None:
+        self._signer = signer
+
+    def sign(self, kind: str, statement: Mapping[str, Any]) -> str:
+        """A JWS in compact form."""
+        return self._signer().sign_statement(kind, statement)
+
+    def public_keys(self) -> Mapping[str, Any]:
+        """The key set."""
+        return self._signer().public_keys()
+
+
 class IdentityPlugin:
     """Hook implementations."""
 
@@ -111,8 +127,12 @@ class IdentityPlugin:
         )
         services.publish(Authenticator, self._identity)
         services.publish(CredentialStore, self._identity)
+        services.publish(StatementSigner, _Statements(self._ready))
 
     def _tokens(self) -> AccessTokens:
+        return self._ready()
+
+    def _ready(self) -> TokenSigner:
         if self._signer is None:
             raise RuntimeError("identity was used before the platform was started")
         return self._signer

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jwk import KeySet, OKPKey
 
@@ -62,6 +63,12 @@ class TokenSigner:
         }
         header = {"alg": ALGORITHM, "kid": self._signing.kid, "typ": "at+jwt"}
         return jwt.encode(header, claims, self._signing, algorithms=[ALGORITHM])
+
+    def sign_statement(self, kind: str, statement: Mapping[str, Any]) -> str:
+        """A statement of the platform, of its own ``typ``: without audience and expiry it is no access token."""
+        header = {"alg": ALGORITHM, "kid": self._signing.kid, "typ": kind}
+        body = json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return jws.serialize_compact(header, body.encode(), self._signing, algorithms=[ALGORITHM])
 
     def check(self, token: str) -> Claims:
         """The claims of a good token. Raises TokenExpired or Unauthenticated.
