@@ -60,6 +60,11 @@ class Logbook:
             follower.fetch_proof(*_checked(plugin, version))
             return follower.proof(plugin, version)
 
+    def entry(self, index: int) -> tuple[LogProof, Checkpoint]:
+        """The proof of any entry, by its index, fetched and verified. Raises as :meth:`audit`."""
+        with self._follower() as follower:
+            return follower.entry(index)
+
     def confirm(self, receipt: Mapping[str, Any], digest: str) -> tuple[LogProof, Checkpoint]:
         """Check that a receipt is the marketplace's word about the package with ``digest``, and that it is so.
 

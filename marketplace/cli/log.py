@@ -64,14 +64,24 @@ def add_log_commands(tree: CommandTree) -> None:
     @group.command("proof")
     @command
     def proof(
-        plugin: Annotated[str, typer.Argument(help="The plugin's id, publisher/name.")],
-        version: Annotated[str, typer.Argument(help="The released version.")],
         output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+        plugin: Annotated[str | None, typer.Argument(help="The plugin's id, publisher/name.")] = None,
+        version: Annotated[str | None, typer.Argument(help="The released version.")] = None,
+        entry: Annotated[
+            int | None, typer.Option("--entry", min=0, help="Any entry, by its number in `audit`.")
+        ] = None,
         json: JsonOption = False,
     ) -> None:
         """Save the proof that a release is in the marketplace's log. Anybody can check the file without the network."""
+        from kernel.errors import ValidationFailed
+
+        if (entry is None) != (plugin is not None and version is not None):
+            raise ValidationFailed("Say what to prove.", expected="a plugin and its version, or --entry")
         with _logbook(load_settings()) as logbook:
-            found, checkpoint = logbook.proof(plugin, version)
+            if entry is not None:
+                found, checkpoint = logbook.entry(entry)
+            else:
+                found, checkpoint = logbook.proof(str(plugin), str(version))
         output.write_bytes(found.to_bytes())
         document = {"file": str(output), **_proved(found, checkpoint)}
         show(document, json, lambda: print_rows({"file": output, **_in_short(found, checkpoint)}))

@@ -88,6 +88,19 @@ class LogFollower:
             ) from error
         write_durably(self._proof_file(plugin, version), body)
 
+    def entry(self, index: int) -> tuple[LogProof, Checkpoint]:
+        """The proof of any entry, verified, with its checkpoint. Raises VerificationFailed, and as :meth:`latest`."""
+        checkpoint = self.trusted()
+        try:
+            proof = read_proof(self._fetch(f"entry/{index}/at/{checkpoint.size}", MAX_PROOF_BYTES))
+        except NotFound as error:
+            raise VerificationFailed(
+                "log", f"there is no entry {index} among the log's first {checkpoint.size}.", fix=_MISSING
+            ) from error
+        if proof.index != index:
+            raise VerificationFailed("log", "the proof is of another entry.", expected=index, found=proof.index)
+        return proof, self.check(proof)
+
     def audit(self, asked: Callable[[Entry], bool] = lambda entry: True, *, whole: bool = False) -> Audit:
         """Read every entry since the last audit here (``whole``: all there are), and remember how far it came
         without finding a problem.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import FastAPI, Path
 from fastapi.responses import Response
@@ -13,6 +13,7 @@ from marketplace.http import FOREVER, NEVER
 if TYPE_CHECKING:
     from marketplace.registry import Registry
 
+Index = Annotated[int, Path(ge=0, lt=10**18)]
 _BYTES = "application/octet-stream"
 _NOTE = "text/plain; charset=utf-8"
 
@@ -54,15 +55,34 @@ def add_log_routes(app: FastAPI, registry: Registry) -> None:
     def tile(path: str) -> Response:
         return Response(read(f"tile/{path}"), media_type=_BYTES, headers=FOREVER)
 
-    @app.get("/log/proof/{publisher}/{name}/{version}", summary="The proof that a release was logged")
-    def proof(publisher: str, name: str, version: str) -> dict[str, Any]:
-        return registry.reader.log_proof(f"{publisher}/{name}", version).to_dict()
+    def document(path: str) -> Response:
+        return Response(read(path), media_type="application/json", headers=NEVER)
 
-    @app.get("/log/proof/{publisher}/{name}/{version}/at/{size}", summary="The same, against the checkpoint of a size")
-    def proof_at(
-        publisher: str, name: str, version: str, size: Annotated[int, Path(ge=0, lt=1 << 62)]
-    ) -> dict[str, Any]:
-        return registry.reader.log_proof(f"{publisher}/{name}", version, size).to_dict()
+    @app.get(
+        "/log/proof/{publisher}/{name}/{version}",
+        summary="The proof that a release was logged",
+        response_class=Response,
+    )
+    def proof(publisher: str, name: str, version: str) -> Response:
+        return document(f"proof/{publisher}/{name}/{version}")
+
+    @app.get(
+        "/log/proof/{publisher}/{name}/{version}/at/{size}",
+        summary="The same, against the checkpoint of a size",
+        response_class=Response,
+    )
+    def proof_at(publisher: str, name: str, version: str, size: Index) -> Response:
+        return document(f"proof/{publisher}/{name}/{version}/at/{size}")
+
+    @app.get("/log/entry/{index}", summary="The proof of any entry", response_class=Response)
+    def entry(index: Index) -> Response:
+        return document(f"entry/{index}")
+
+    @app.get(
+        "/log/entry/{index}/at/{size}", summary="The same, against the checkpoint of a size", response_class=Response
+    )
+    def entry_at(index: Index, size: Index) -> Response:
+        return document(f"entry/{index}/at/{size}")
 
     # The witness' signature, not a session, says who it is; the operator says whose counts.
     @app.post("/log/cosignatures", summary="Hand in a checkpoint with a witness' signature")

@@ -6,6 +6,7 @@ not give the root of the last checkpoint.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,14 @@ from marketplace.log.proof import LogProof
 from marketplace.log.tiles import WIDTH, GrowingTiles, Tile, TileNodes, read_path, tails_of, write_bundle
 from marketplace.log.tree import EMPTY_ROOT, HASH_BYTES, inclusion_proof
 from marketplace.registry.metadata import KEEP_SECONDS
-from marketplace.registry.tables import log_checkpoints, log_cosignatures, log_entries, log_tiles, releases
+from marketplace.registry.tables import (
+    log_checkpoints,
+    log_cosignatures,
+    log_entries,
+    log_tiles,
+    namespaces,
+    releases,
+)
 
 Statements = Mapping[int, Mapping[str, Any]]
 
@@ -144,16 +152,19 @@ class LogRows:
 
     def proof(self, kind: str, subject: str, version: str, size: int | None = None) -> LogProof:
         """The proof of an entry, against the newest checkpoint or the one of ``size``. Raises NotFound."""
-        checkpoint = self.checkpoint(size)
         index = self._find(kind, subject, version)
-        if index is None or index >= checkpoint.size:
+        if index is None:
             raise NotFound(f"The log has no entry {kind} {subject} {version}.".replace(" .", "."))
-        row = self._connection.execute(sa.select(log_entries).where(log_entries.c.position == index)).one()
+        return self.proof_of(index, size)
+
+    def proof_of(self, index: int, size: int | None = None) -> LogProof:
+        """The proof of the entry at ``index``, as :meth:`proof`. Raises NotFound."""
+        checkpoint = self.checkpoint(size)
+        row = self._connection.execute(sa.select(log_entries).where(log_entries.c.position == index)).one_or_none()
+        if row is None or index >= checkpoint.size:
+            raise NotFound(f"The log's first {checkpoint.size} entries do not have number {index}.")
         hashes = inclusion_proof(index, checkpoint.size, TileNodes(checkpoint.size, self.tile))
-        statement = row.statement
-        if kind == "publish":
-            key = (releases.c.plugin == subject) & (releases.c.version == version)
-            statement = self._connection.execute(sa.select(releases.c.envelope).where(key)).scalar()
+        statement = row.statement or self._statement(row.kind, row.subject, row.version)
         return LogProof(index, read_entry(row.body), tuple(hashes), checkpoint.to_bytes(), statement)
 
     def tile(self, place: Tile) -> bytes:
@@ -172,14 +183,16 @@ class LogRows:
         raise NotFound(f"The log has no {place.path}.", file=place.path)
 
     def file(self, path: str) -> bytes:
-        """What is served under ``log/``: ``checkpoint``, ``witnessed/<n>``, tiles, bundles. Raises NotFound."""
+        """What is served under ``log/``: checkpoints, tiles, bundles and proofs. Raises NotFound."""
         if path == "checkpoint":
             return self.checkpoint().to_bytes()
         kind, _, rest = path.partition("/")
-        if kind == "witnessed" and rest.isdecimal() and len(rest) < 4:
+        if kind == "witnessed" and _is_number(rest):
             return self.checkpoint(witnesses=int(rest)).to_bytes()
-        if kind == "proof":
-            return self._proof_file(rest)
+        if kind in ("proof", "entry"):
+            about, at, size = rest.partition("/at/")
+            if (not at or _is_number(size)) and (kind == "proof" or _is_number(about)):
+                return self._proof_file(kind, about, int(size) if at else None)
         place = read_path(path)
         if place is None:
             raise NotFound(f"The log has no {path}.", file=path)
@@ -187,13 +200,22 @@ class LogRows:
 
     # -------------------------------------------------------------------------- inside
 
-    def _proof_file(self, path: str) -> bytes:
-        publisher, _, rest = path.partition("/")
-        name, _, rest = rest.partition("/")
-        version, at, size = rest.partition("/at/")
-        if at and not (size.isdecimal() and len(size) < 19):
-            raise NotFound(f"The log has no proof/{path}.", file=path)
-        return self.proof("publish", f"{publisher}/{name}", version, int(size) if at else None).to_bytes()
+    def _proof_file(self, kind: str, about: str, size: int | None) -> bytes:
+        if kind == "entry":
+            return self.proof_of(int(about), size).to_bytes()
+        plugin, _, version = about.rpartition("/")
+        return self.proof("publish", plugin, version, size).to_bytes()
+
+    def _statement(self, kind: str, subject: str, version: str) -> Mapping[str, Any] | None:
+        """The envelope behind an entry, if a release or a namespace keeps it."""
+        if kind == "publish":
+            key = (releases.c.plugin == subject) & (releases.c.version == version)
+            return self._connection.execute(sa.select(releases.c.envelope).where(key)).scalar()
+        if kind == "keys":
+            key = (namespaces.c.publisher == subject) & (namespaces.c.version == int(version))
+            document = self._connection.execute(sa.select(namespaces.c.document).where(key)).scalar()
+            return json.loads(document) if document else None
+        return None
 
     def _find(self, kind: str, subject: str, version: str) -> int | None:
         key = (log_entries.c.kind == kind) & (log_entries.c.subject == subject) & (log_entries.c.version == version)
@@ -208,3 +230,7 @@ class LogRows:
         self._connection.execute(sa.update(log_checkpoints).where(current).values(superseded=self._now))
         values = {"size": checkpoint.size, "note": checkpoint.to_bytes(), "superseded": None}
         self._connection.execute(sa.insert(log_checkpoints).values(values))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19

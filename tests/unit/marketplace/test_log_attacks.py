@@ -19,7 +19,8 @@ from marketplace.index import Release, index_path, make_index
 from marketplace.keys import SigningKey, generate_key
 from marketplace.log.checkpoint import read_checkpoint
 from marketplace.log.key import KEYS_TARGET, log_member
-from marketplace.log.witness import witness_vkey
+from marketplace.log.proof import LogProof, read_proof
+from marketplace.log.witness import cosign, witness_vkey
 from marketplace.logbook import Logbook
 from marketplace.registry import Registry
 from marketplace.registry.metadata import MetadataRows
@@ -84,6 +85,10 @@ async def publish(registry: Registry, signed: Any) -> Any:
     return await registry.publish(signed.package.data, signed.envelope)
 
 
+def release_proof(registry: Registry, version: str) -> LogProof:
+    return read_proof(registry.reader.log_file(f"proof/acme/guard/{version}"))
+
+
 def copied(tmp_path: Path, name: str, clock: Any) -> Registry:
     """The same registry a second time, with all its keys: what its operator, or a thief of everything, can do."""
     shutil.copytree(tmp_path / "registry", tmp_path / name)
@@ -117,7 +122,7 @@ async def test_tampered_log_an_entry_changed_in_the_database_proves_nothing(
     shop: Registry, client: MarketplaceClient, logbook: Logbook, tmp_path: Path
 ) -> None:
     await client.fetch("acme/guard", "1.0.0")
-    body = shop.reader.log_proof("acme/guard", "1.1.0").entry.to_bytes()
+    body = release_proof(shop, "1.1.0").entry.to_bytes()
     change(tmp_path, "UPDATE log_entries SET body = ? WHERE position = 2", tampered(body))
     assert "not number 2 of the log" in str(await refused(client.fetch("acme/guard", "1.1.0")))
     with pytest.raises(VerificationFailed, match="not those that its checkpoint was signed over"):
@@ -218,7 +223,7 @@ async def test_forked_log_a_proof_of_the_fork_is_refused_by_who_saw_the_log(
     await publish(shop, make_release(version="1.2.0"))
     await publish(evil, make_release(version="1.2.1"))
     logbook.audit()
-    forged = evil.reader.log_proof("acme/guard", "1.2.1").to_bytes()
+    forged = release_proof(evil, "1.2.1").to_bytes()
     with pytest.raises(LogInconsistent, match="another log"):
         logbook.check(forged)
     await evil.close()
@@ -253,6 +258,24 @@ async def test_forked_log_shown_to_a_newcomer_lacks_the_witness(
         witness.witness(key, vkey.name, clock.now())
     with pytest.raises((NotFound, SignerUnknown)):
         await evil.cosign(signed.to_bytes())
+    await evil.close()
+
+
+async def test_forked_log_a_witnessed_checkpoint_of_the_fork_is_refused_beside_the_log(
+    shop: Registry, road: Road, make_release: Make, tmp_path: Path, clock: Any
+) -> None:
+    """Somebody has the log's key and got a witness to sign a fork; the newest checkpoint is the real log's."""
+    key = generate_key()
+    vkey = witness_vkey(key)
+    evil = copied(tmp_path, "evil", clock)
+    await publish(evil, make_release(version="1.2.1"))
+    await publish(shop, make_release(version="1.2.0"))
+    await publish(shop, make_release(version="1.3.0"))
+    forged = cosign(read_checkpoint(evil.reader.log_file("checkpoint")), key, vkey.name, clock.now())
+    road.replaced = {"log/witnessed/1": forged.to_bytes()}
+    client = MarketplaceClient(road, tmp_path / "cache", shop.trusted_root, witnesses=[vkey], witnesses_needed=1)
+    with pytest.raises(LogInconsistent, match="forked"):
+        await client.fetch("acme/guard", "1.0.0")
     await evil.close()
 
 

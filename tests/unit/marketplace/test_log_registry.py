@@ -21,7 +21,7 @@ from marketplace.keys import SigningKey, generate_key
 from marketplace.log.audit import Audit
 from marketplace.log.checkpoint import Checkpoint, read_checkpoint
 from marketplace.log.entry import Entry, read_entry, release_entry, statement_digest
-from marketplace.log.proof import read_proof
+from marketplace.log.proof import LogProof, read_proof
 from marketplace.log.tiles import Tile, read_bundle
 from marketplace.log.witness import cosign, witness_vkey
 from marketplace.logbook import Logbook
@@ -44,6 +44,10 @@ async def publish(registry: Registry, signed: Any) -> Any:
 
 def checkpoint(registry: Registry) -> Checkpoint:
     return read_checkpoint(registry.reader.log_file("checkpoint"))
+
+
+def proof_of(registry: Registry, plugin: str, version: str) -> LogProof:
+    return read_proof(registry.reader.log_file(f"proof/{plugin}/{version}"))
 
 
 def entries(registry: Registry) -> list[Entry]:
@@ -131,7 +135,7 @@ async def test_a_batch_has_one_checkpoint_and_each_receipt_its_own_entry(
     receipts = await asyncio.gather(*(publish(registry, each) for each in [*releases, releases[0]]))
     assert sorted({receipt.log_index for receipt in receipts}) == list(range(1, 13))
     for receipt in receipts:
-        proof = registry.reader.log_proof(receipt.plugin, receipt.version)
+        proof = proof_of(registry, receipt.plugin, receipt.version)
         assert (proof.index, proof.entry.digest) == (receipt.log_index, receipt.digest)
     with registry._tables.read() as connection:
         checkpoints = connection.exec_driver_sql("SELECT count(*) FROM log_checkpoints").scalar_one()
@@ -169,18 +173,28 @@ async def test_a_change_that_dies_before_its_commit_is_not_logged(
     assert (await publish(registry, make_release())).log_index == 1
 
 
-async def test_the_statement_behind_a_withdrawal_is_kept_and_proved(
-    registry: Registry, register: Bind, make_release: Make, key: SigningKey
+async def test_the_statement_behind_each_entry_is_kept_and_proved(
+    registry: Registry, register: Bind, make_release: Make, key: SigningKey, clock: Any, tmp_path: Path
 ) -> None:
     await register(registry)
     signed = make_release()
     await publish(registry, signed)
-    envelope = sign_yank("acme/guard", "1.0.0", signed.package.digest, "it bites", key)
-    await registry.yank(envelope)
-    with registry._tables.read() as connection:
-        proof = LogRows(connection).proof("yank", "acme/guard", "1.0.0")
-    assert proof.statement == json.loads(envelope)
-    assert read_proof(proof.to_bytes()) == proof
+    at = datetime.fromtimestamp(clock.now(), UTC).isoformat()
+    statements = [
+        registry.reader.key_set("acme").document,
+        signed.envelope,
+        sign_deprecation("acme/guard", "old", None, at, key),
+        sign_yank("acme/guard", "1.0.0", signed.package.digest, "it bites", key),
+    ]
+    await registry.deprecate(statements[2])
+    await registry.yank(statements[3])
+    book = logbook(registry, tmp_path / "cache")
+    for index, statement in enumerate(statements):
+        proof, checkpoint = book.entry(index)
+        assert (proof.index, checkpoint.size, proof.statement) == (index, 4, json.loads(statement))
+        assert book.check(proof.to_bytes()) == (proof, checkpoint)
+    with pytest.raises(VerificationFailed, match="no entry 4"):
+        book.entry(4)
 
 
 async def test_a_batch_reads_and_writes_the_edge_of_a_long_log_only(registry: Registry) -> None:
@@ -202,9 +216,9 @@ async def test_a_batch_reads_and_writes_the_edge_of_a_long_log_only(registry: Re
     assert tiles.count("SELECT") == 4
     assert tiles.count("INSERT") <= 5
     assert len(entries(registry)) == 3_256
-    proof = registry.reader.log_proof("acme/x", "17.0.0")
+    proof = proof_of(registry, "acme/x", "17.0.0")
     assert (proof.index, len(proof.hashes)) == (17, 12)
-    assert read_checkpoint(registry.reader.log_proof("acme/x", "17.0.0", 3_000).checkpoint).size == 3_000
+    assert read_checkpoint(proof_of(registry, "acme/x", "17.0.0/at/3000").checkpoint).size == 3_000
 
 
 # ------------------------------------------------------------------------------ a registry that had no log
@@ -286,11 +300,11 @@ async def test_superseded_checkpoints_are_kept_a_day_or_as_long_as_witnesses_sig
     await registry.cosign(signed.to_bytes())
     for version in ("1.0.0", "1.1.0"):
         await publish(registry, make_release(version=version))
-    assert read_checkpoint(registry.reader.log_proof("acme/guard", "1.0.0", 2).checkpoint).size == 2
+    assert read_checkpoint(proof_of(registry, "acme/guard", "1.0.0/at/2").checkpoint).size == 2
     clock.advance(1.5)
     await registry.renew()
     with pytest.raises(NotFound):
-        registry.reader.log_proof("acme/guard", "1.0.0", 2)
+        proof_of(registry, "acme/guard", "1.0.0/at/2")
     assert read_checkpoint(registry.reader.log_file("witnessed/1")).to_bytes() == signed.to_bytes()
     assert checkpoint(registry).size == 3
 
@@ -365,10 +379,12 @@ async def test_the_service_shows_the_log_and_takes_cosignatures(
             assert "immutable" in tile.headers["cache-control"]
         proof = await http.get("/log/proof/acme/guard/1.0.0")
         assert read_proof(proof.content).to_dict() == proof.json()
-        assert (await http.get("/log/proof/acme/guard/1.0.0/at/2")).json()["index"] == 1
+        for path in ("proof/acme/guard/1.0.0/at/2", "entry/1", "entry/1/at/2"):
+            assert (await http.get(f"/log/{path}")).json() == proof.json()
         tiles = ("tile/0/000", "tile/0/000.p/3", "tile/1/000.p/1", "tile/%2e%2e/checkpoint", "witnessed/1")
         proofs = ("acme/guard/2.0.0", "acme/guard/1.0.0/at/1", "acme/guard/1.0.0/at/99", "acme", "acme/guard")
-        for path in (*tiles, *(f"proof/{each}" for each in proofs)):
+        others = ("entry/2", "entry/1/at/1", "entry/1/at/99")
+        for path in (*tiles, *others, *(f"proof/{each}" for each in proofs)):
             assert (await http.get(f"/log/{path}")).status_code == 404
         assert (await http.get("/log/witnessed/0")).status_code == 422
 

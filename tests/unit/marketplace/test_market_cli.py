@@ -387,11 +387,21 @@ def test_a_proof_is_saved_and_checked_without_the_network(
     terminal.run("marketplace", "check-proof", home / "none", code=EXIT_FAILED)
 
 
+def test_any_entry_can_be_proved_by_its_number(terminal: Terminal, plugin: Path, home: Path) -> None:
+    terminal.run("plugin", "publish", sign(terminal, plugin))
+    terminal.run("plugin", "yank", "acme/guard", "1.0.0", "--reason", "it bites")
+    proof = home.parent / "yank.proof.json"
+    assert "2: yank acme/guard 1.0.0" in terminal.run("marketplace", "proof", "--entry", "2", "-o", proof)
+    assert terminal.json("marketplace", "check-proof", proof)["entry"]["kind"] == "yank"
+    assert json.loads(proof.read_bytes())["statement"]["payloadType"] == "application/vnd.in-toto+json"
+    terminal.run("marketplace", "proof", "--entry", "3", "-o", proof, code=EXIT_REFUSED)
+
+
 def test_only_what_was_released_has_a_proof(terminal: Terminal, tmp_path: Path) -> None:
     proof = tmp_path / "proof.json"
     refused = terminal.json("marketplace", "proof", "acme/guard", "9.0.0", "-o", proof, code=EXIT_REFUSED)
     assert "not among the log's first" in refused["error"]["detail"]
-    for words in (("Acme", "1.0.0"), ("acme/guard", "new")):
+    for words in (("Acme", "1.0.0"), ("acme/guard", "new"), ("acme/guard",), (), ("a/b", "1.0.0", "--entry", "1")):
         terminal.run("marketplace", "proof", *words, "-o", proof, code=EXIT_FAILED)
     assert not proof.exists()
 
