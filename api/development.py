@@ -33,7 +33,7 @@ from plugin_sdk.dev.source import source_folder
 from plugin_sdk.dev.summary import summary_of
 from plugin_sdk.dev.versions import development_version
 from plugin_sdk.recordings import record
-from plugin_sdk.services import Marketplace, MarketplaceEntry, PublishedRelease, VerifiedPackage
+from plugin_sdk.services import Marketplace, MarketplaceEntry, PublishedRelease, SearchFilters, VerifiedPackage
 from plugin_sdk.testing.memory import MemoryGuest
 from plugin_sdk.web import requires
 
@@ -69,9 +69,9 @@ class DevelopmentMarketplace:
             del kept[old]
         return offered
 
-    async def search(self, query: str, limit: int = 20) -> list[MarketplaceEntry]:
+    async def search(self, query: str, limit: int = 20, filters: SearchFilters | None = None) -> list[MarketplaceEntry]:
         """Plugins that fit the words, the published ones only."""
-        return await self._real.search(query, limit)
+        return await self._real.search(query, limit, filters)
 
     async def info(self, plugin: str) -> MarketplaceEntry:
         """One published plugin. Raises NotFound."""

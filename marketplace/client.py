@@ -27,7 +27,7 @@ from marketplace.namespaces import target_path
 from marketplace.package import DEFAULT_MAX_BYTES, read_package
 from marketplace.transport import Transport
 from marketplace.tufcache import TrustedCache
-from plugin_sdk.services import MarketplaceEntry, PublishedRelease, VerifiedPackage
+from plugin_sdk.services import MarketplaceEntry, PublishedRelease, SearchFilters, VerifiedPackage
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
@@ -67,9 +67,9 @@ class MarketplaceClient:
         self._trusted = TrustedCache(transport, cache, trusted_root)
         self._witnesses, self._needed = tuple(witnesses), witnesses_needed
 
-    async def search(self, query: str, limit: int = 20) -> list[MarketplaceEntry]:
+    async def search(self, query: str, limit: int = 20, filters: SearchFilters | None = None) -> list[MarketplaceEntry]:
         """Entries for a query: the marketplace ranks, each entry is read from its verified index."""
-        return await asyncio.to_thread(self._search, query, limit)
+        return await asyncio.to_thread(self._search, query, limit, filters or SearchFilters())
 
     async def info(self, plugin: str) -> MarketplaceEntry:
         """One plugin. Raises NotFound."""
@@ -107,8 +107,8 @@ class MarketplaceClient:
 
     # -------------------------------------------------------------------------- blocking
 
-    def _search(self, query: str, limit: int) -> list[MarketplaceEntry]:
-        ids = self._transport.search(query, limit)
+    def _search(self, query: str, limit: int, filters: SearchFilters) -> list[MarketplaceEntry]:
+        ids = self._transport.search(query, limit, filters)
         entries = []
         with self._trusted.session() as updater:
             for plugin in ids:

@@ -24,17 +24,20 @@ from marketplace.log.routes import add_log_routes
 from marketplace.package import SUFFIX, read_package
 from marketplace.registry import NamespaceRecord, Receipt, Registry
 from marketplace.registry.receipts import DeprecationRecord
+from marketplace.registry.search import Facets
 from marketplace.validator import Finding, RuleState, Validation
-from plugin_sdk.services import MarketplaceEntry
+from plugin_sdk.services import MarketplaceEntry, SearchFilters
 
+Narrowing = Annotated[str | None, Query(max_length=100, description="Only plugins that have this.")]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True)
 class SearchResults:
-    """What a search found, best first."""
+    """What a search found, best first. ``facets`` is there if it was asked for."""
 
     results: list[MarketplaceEntry]
+    facets: Facets | None = None
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,20 @@ def _add_reading(app: FastAPI, registry: Registry) -> None:
 
     @app.get("/search", summary="Find plugins")
     def search(
-        q: Annotated[str, Query(max_length=200)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
+        q: Annotated[str, Query(max_length=200)] = "",
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        publisher: Narrowing = None,
+        license: Narrowing = None,
+        capability: Narrowing = None,
+        keyword: Narrowing = None,
+        contracts: Annotated[
+            list[str] | None, Query(max_length=10, description="Some release must run on one of these hook contracts.")
+        ] = None,
+        facets: Annotated[bool, Query(description="Also count what the best matches could be narrowed to.")] = False,
     ) -> SearchResults:
-        return SearchResults(reader.search(q, limit))
+        filters = SearchFilters(publisher, license, capability, keyword, tuple(contracts or ()))
+        counted = reader.facets(q, filters) if facets else None
+        return SearchResults(reader.search(q, limit, filters), counted)
 
     @app.get("/plugins/{publisher}/{name}", summary="One plugin and its releases")
     def plugin(publisher: str, name: str) -> PluginPage:
@@ -183,6 +197,7 @@ def _add_files(app: FastAPI, registry: Registry) -> None:
         path = reader.package_path(digest)
         if path is None:
             raise NotFound("There is no such package.", found=digest)
+        registry.downloaded(digest)
         return FileResponse(path, media_type="application/zip", filename=f"{digest}{SUFFIX}", headers=FOREVER)
 
 

@@ -6,6 +6,7 @@ Nothing that comes through a transport is trusted; the client checks it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import httpx
 
     from marketplace.registry.reader import RegistryReader
+    from plugin_sdk.services import SearchFilters
 
 CHUNK = 64 * 1024
 TIMEOUT_SECONDS = 20.0
@@ -27,7 +29,7 @@ class Transport(Protocol):
         """The file's bytes, in pieces. Raises NotFound or BackendUnavailable, also while iterating."""
         ...
 
-    def search(self, query: str, limit: int) -> list[str]:
+    def search(self, query: str, limit: int, filters: SearchFilters) -> list[str]:
         """Ids of the plugins that match, best first."""
         ...
 
@@ -55,9 +57,9 @@ class RegistryTransport:
         for start in range(0, len(body), CHUNK):
             yield body[start : start + CHUNK]
 
-    def search(self, query: str, limit: int) -> list[str]:
+    def search(self, query: str, limit: int, filters: SearchFilters) -> list[str]:
         """See :class:`Transport`."""
-        return [entry.id for entry in self._reader.search(query, limit)]
+        return [entry.id for entry in self._reader.search(query, limit, filters)]
 
     def close(self) -> None:
         """Close the reader if it is ours."""
@@ -85,12 +87,13 @@ class HttpTransport:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
-    def search(self, query: str, limit: int) -> list[str]:
+    def search(self, query: str, limit: int, filters: SearchFilters) -> list[str]:
         """See :class:`Transport`."""
         import httpx
 
+        asked = {k: v for k, v in asdict(filters).items() if v}
         try:
-            response = self._client.get(f"{self._base}/search", params={"q": query, "limit": limit})
+            response = self._client.get(f"{self._base}/search", params={"q": query, "limit": limit, **asked})
             self._check(response, "search")
             results: Any = response.json()["results"]
             return [str(item["id"]) for item in results][:limit]

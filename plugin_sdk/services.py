@@ -312,6 +312,20 @@ class MarketplaceEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchFilters:
+    """What a search is narrowed down to; None does not narrow.
+
+    ``contracts`` are generations of the hook contract (SemVer), of which some release must take one.
+    """
+
+    publisher: str | None = None
+    license: str | None = None
+    capability: str | None = None
+    keyword: str | None = None
+    contracts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedPackage:
     """A package whose whole chain has been checked. ``digest`` is the archive's SHA-256 in hex.
 
@@ -341,7 +355,7 @@ class PublishedRelease:
 class Marketplace(Protocol):
     """The marketplace as the platform uses it: nothing comes back unverified."""
 
-    async def search(self, query: str, limit: int = 20) -> list[MarketplaceEntry]:
+    async def search(self, query: str, limit: int = 20, filters: SearchFilters | None = None) -> list[MarketplaceEntry]:
         """Plugins that fit the words, best first."""
         ...
 

@@ -19,18 +19,46 @@ def add_reader_commands(tree: CommandTree) -> None:
     def search(
         query: Annotated[str, typer.Argument(help="Words to look for. Nothing: the newest plugins.")] = "",
         limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="At most this many.")] = 20,
+        publisher: Annotated[str | None, typer.Option("--publisher", help="Only plugins of this publisher.")] = None,
+        license: Annotated[str | None, typer.Option("--license", help="Only plugins under this licence.")] = None,
+        capability: Annotated[
+            str | None, typer.Option("--capability", help="Only plugins that ask for this, e.g. http.")
+        ] = None,
+        keyword: Annotated[str | None, typer.Option("--keyword", help="Only plugins with this keyword.")] = None,
+        all: Annotated[
+            bool, typer.Option("--all", help="Also plugins of which no release runs on this platform.")
+        ] = False,
+        facets: Annotated[
+            bool, typer.Option("--facets", help="Also show what the best matches could be narrowed to.")
+        ] = False,
         json: JsonOption = False,
     ) -> None:
-        """Find plugins by name, keyword or text."""
+        """Find plugins by name, keyword or text; those that run on this platform unless told otherwise."""
+        from kernel.hookspecs import CONTRACT_GENERATIONS
         from marketplace.door import open_door
 
+        narrowed = {"publisher": publisher, "license": license, "capability": capability, "keyword": keyword}
+        asked = {
+            "q": query,
+            "limit": limit,
+            "facets": facets,
+            "contracts": [] if all else list(CONTRACT_GENERATIONS),
+            **{name: value for name, value in narrowed.items() if value},
+        }
         with open_door(tree, load_settings()) as door:
-            answer = door.request("GET", "/search", params={"q": query, "limit": limit})
+            answer = door.request("GET", "/search", params=asked)
         results = answer["results"]
         columns = ("id", "latest", "name", "summary")
         marks = ["(deprecated) " if entry["deprecated"] else "" for entry in results]
         rows = [[e["id"], e["latest"], e["name"], mark + e["summary"]] for mark, e in zip(marks, results, strict=True)]
-        show(answer, json, lambda: print_table(columns, rows, "Nothing found."))
+
+        def text() -> None:
+            print_table(columns, rows, "Nothing found.")
+            for facet, counts in ((answer["facets"] or {}).get("values") or {}).items():
+                if counts:
+                    print_table((facet, "plugins"), [[value, str(count)] for value, count in counts.items()], "")
+
+        show(answer, json, text)
 
     @group.command("info")
     @command

@@ -28,8 +28,8 @@ from marketplace.log.entry import (
 from marketplace.namespaces import KeySet
 from marketplace.package import Package
 from marketplace.registry.receipts import DeprecationRecord, NamespaceRecord, Receipt
-from marketplace.registry.search import update_search
-from marketplace.registry.tables import namespaces, plugins, releases
+from marketplace.registry.search import Standing, recent_downloads, update_search
+from marketplace.registry.tables import OLD_TEXT, namespaces, plugins, releases
 
 
 @dataclass(slots=True)
@@ -227,11 +227,31 @@ def save_receipt(connection: sa.Connection, receipt: Receipt) -> None:
     connection.execute(sa.update(releases).where(key).values({column: receipt.to_dict()}))
 
 
-def render(connection: sa.Connection, plugin: str, readme: str | None) -> Index:
-    """The index document of a plugin from its rows, and search brought up to date with it."""
+def render(connection: sa.Connection, plugin: str, readme: str | None, now: float) -> Index:
+    """The index document of a plugin from its rows, and search brought up to date with it. ``now`` in epoch seconds."""
     index = load_index(connection, plugin)
-    update_search(connection, plugin, entry_of(index) if index.installable() else None, readme)
+    there = index.installable()
+    if not there:
+        update_search(connection, plugin, None, readme)
+        return index
+    newest = max(there, key=lambda release: release.published)
+    known = (releases.c.plugin == plugin) & (releases.c.version == newest.version)
+    findings = connection.execute(sa.select(releases.c.findings).where(known)).scalar_one()
+    standing = Standing(newest.published, len(findings), recent_downloads(connection, plugin))
+    kernels = [release.kernel for release in there]
+    update_search(connection, plugin, entry_of(index), readme, standing=standing, kernels=kernels, now=now)
     return index
+
+
+def rebuild_search(connection: sa.Connection, now: float) -> None:
+    """Make the index of the present schema from an older one, if there is such a one (``Tables.create``)."""
+    found = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = ?", (OLD_TEXT,)).first()
+    if found is None:
+        return
+    texts = f"SELECT p.plugin, t.body FROM plugins p LEFT JOIN {OLD_TEXT} t ON t.rowid = p.id"  # noqa: S608 - fixed name
+    for plugin, body in connection.exec_driver_sql(texts).all():
+        render(connection, plugin, body or "", now)
+    connection.exec_driver_sql(f"DROP TABLE {OLD_TEXT}")
 
 
 def load_index(connection: sa.Connection, plugin: str) -> Index:

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from kernel.errors import NotFound
 from marketplace.errors import NamespaceUnknown
 from marketplace.index import Index
-from marketplace.log.proof import LogProof
 from marketplace.namespaces import KeySet, read_key_set
 from marketplace.package import Package
 from marketplace.registry.blobs import DIGEST, FolderBlobs
@@ -22,11 +21,11 @@ from marketplace.registry.changes import find_receipt, load_index
 from marketplace.registry.log import LogRows
 from marketplace.registry.metadata import MetadataRows, read_target
 from marketplace.registry.receipts import Receipt
-from marketplace.registry.search import search
+from marketplace.registry.search import Facets, count_facets, search
 from marketplace.registry.tables import FILE_NAME, Tables, namespaces, plugins, releases
 from marketplace.rules import Submission
 from marketplace.tuf_repository import read_metadata
-from plugin_sdk.services import MarketplaceEntry
+from plugin_sdk.services import MarketplaceEntry, SearchFilters
 
 
 class RegistryReader:
@@ -61,11 +60,6 @@ class RegistryReader:
         with self._tables.read() as connection:
             return LogRows(connection).file(path)
 
-    def log_proof(self, plugin: str, version: str, size: int | None = None) -> LogProof:
-        """The proof that a release was logged, against the newest checkpoint or one of ``size``. Raises NotFound."""
-        with self._tables.read() as connection:
-            return LogRows(connection).proof("publish", plugin, version, size)
-
     def package_path(self, digest: str) -> Path | None:
         """The file of a published package: None unless a release names the digest."""
         if not DIGEST.match(digest):
@@ -75,10 +69,15 @@ class RegistryReader:
         path = self._blobs.path(digest)
         return path if known and path.exists() else None
 
-    def search(self, query: str, limit: int = 20) -> list[MarketplaceEntry]:
+    def search(self, query: str, limit: int = 20, filters: SearchFilters | None = None) -> list[MarketplaceEntry]:
         """The best entries for a query."""
         with self._tables.read() as connection:
-            return search(connection, query[:200], max(1, min(limit, 100)))
+            return search(connection, query[:200], max(1, min(limit, 100)), filters)
+
+    def facets(self, query: str, filters: SearchFilters | None = None) -> Facets:
+        """What a query's best matches could be narrowed down to."""
+        with self._tables.read() as connection:
+            return count_facets(connection, query[:200], filters)
 
     def index(self, plugin: str) -> Index:
         """All releases of a plugin. Raises NotFound."""

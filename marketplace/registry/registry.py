@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +38,7 @@ from marketplace.registry.changes import (
     Publish,
     RegisterNamespace,
     Touched,
+    rebuild_search,
     render,
     save_receipt,
 )
@@ -52,6 +55,7 @@ from marketplace.registry.receipts import (
     keys_document,
     sign_receipt,
 )
+from marketplace.registry.search import note_downloads, refresh_standings
 from marketplace.registry.tables import Tables, releases
 from marketplace.rules.rule import ComponentInspector, ContractChecker, Mode
 from marketplace.tuf_repository import Lifetimes, Renewal, RepositoryKeys, TufRepository
@@ -103,6 +107,8 @@ class Registry:
         self._open_namespaces, self._witnesses = open_namespaces, tuple(witnesses)
         self._waiting: list[tuple[Change, asyncio.Future[Outcome]]] = []
         self._committer: asyncio.Task[None] | None = None
+        self._downloaded: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     @classmethod
     def open(
@@ -151,6 +157,7 @@ class Registry:
     def _prepare(self, folder: Path) -> None:
         self._tables.create()
         with self._tables.write() as connection:
+            rebuild_search(connection, self._clock.now())
             rows = MetadataRows(connection, self._clock.now())
             if rows.read("timestamp.json") is None:
                 self._keys.create_missing()
@@ -187,6 +194,8 @@ class Registry:
         if self._committer is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._committer
+        if self._downloaded:
+            await asyncio.to_thread(self._rank)
         self._tables.close()
 
     # -------------------------------------------------------------------------- changes
@@ -251,8 +260,13 @@ class Registry:
         await asyncio.to_thread(keep)
         return checkpoint.size, sorted(witness.name for witness in signed)
 
+    def downloaded(self, digest: str) -> None:
+        """A package was fetched: it counts for its plugin's place in search, from the next :meth:`renew` on."""
+        with self._counting:
+            self._downloaded[digest] += 1
+
     async def renew(self) -> Renewal:
-        """Sign anew what is about to expire, and forget what nobody asks for any more."""
+        """Sign anew what is about to expire, forget what nobody asks for any more, and rank anew."""
         return await asyncio.to_thread(self._renew)
 
     async def keep_fresh(self, report: Callable[[str], None] = lambda warning: None) -> None:
@@ -324,7 +338,7 @@ class Registry:
             self._on_step("changes-written")
             documents = {target_path(name): document for name, document in touched.namespaces.items()}
             for plugin, readme in touched.plugins.items():
-                documents[index_path(plugin)] = render(connection, plugin, readme).to_bytes()
+                documents[index_path(plugin)] = render(connection, plugin, readme, self._clock.now()).to_bytes()
             self._on_step("documents-rendered")
             if documents:
                 log = LogRows(connection, now)
@@ -348,4 +362,17 @@ class Registry:
             renewal = self._repository.renew(rows)
             rows.prune()
             LogRows(connection, self._clock.now()).prune()
+        self._rank()
         return renewal
+
+    def _rank(self) -> None:
+        """Count what was downloaded, and put plugins where they now belong in search, some at a time: nobody who
+        publishes waits long."""
+        with self._counting:
+            counted, self._downloaded = self._downloaded, Counter()
+        with self._tables.write() as connection:
+            note_downloads(connection, counted, self._clock.now())
+        more = True
+        while more:
+            with self._tables.write() as connection:
+                more = refresh_standings(connection, self._clock.now()) > 0

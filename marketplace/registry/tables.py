@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from marketplace.errors import RegistryDamaged
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FILE_NAME = "registry.db"
 schema = sa.MetaData()
 
@@ -50,6 +50,28 @@ plugins = sa.Table(
     sa.Column("plugin", sa.Text, nullable=False, unique=True),
     sa.Column("entry", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("deprecation", sa.JSON(none_as_null=True), nullable=True),
+    # What search is derived from, and where the plugin is in it.
+    sa.Column("slot", sa.Integer, nullable=True),
+    sa.Column("name_key", sa.Text, nullable=True, index=True),
+    sa.Column("kernels", sa.JSON, nullable=False, server_default="[]"),
+    sa.Column("released", sa.Text, nullable=True),
+    sa.Column("findings", sa.Integer, nullable=False, server_default="0"),
+)
+
+downloads = sa.Table(
+    "downloads",
+    schema,
+    sa.Column("plugin", sa.Text, primary_key=True),
+    sa.Column("day", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer, nullable=False),
+)
+
+spellings = sa.Table(
+    "spellings",
+    schema,
+    sa.Column("remainder", sa.Text, primary_key=True),
+    sa.Column("word", sa.Text, primary_key=True),
+    sqlite_with_rowid=False,
 )
 
 releases = sa.Table(
@@ -105,11 +127,31 @@ log_cosignatures = sa.Table(
     sa.Column("line", sa.Text, nullable=False),
 )
 
+OLD_TEXT = "plugin_text_before_4"
+"""The index of an older schema: whoever opens the registry makes the new one from it and drops it."""
 _SEARCH = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_about USING fts5("
+    "title, keywords, summary, facets, prefix = '2 3', tokenize = 'porter unicode61 remove_diacritics 2')",
     "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_text USING fts5("
-    "title, keywords, summary, body, tokenize = 'porter unicode61 remove_diacritics 2')",
-    "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_words USING fts5vocab(plugin_text, 'col')",
+    "about, body, facets, prefix = '2 3', tokenize = 'porter unicode61 remove_diacritics 2')",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_openings USING fts5("
+    "opening, tokenize = 'porter unicode61 remove_diacritics 2')",
     "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_trigrams USING fts5(title, tokenize = 'trigram')",
+)
+_FROM_1 = (
+    "ALTER TABLE releases ADD COLUMN findings JSON NOT NULL DEFAULT '[]'",
+    "ALTER TABLE plugins ADD COLUMN deprecation JSON",
+)
+_FROM_3 = (
+    "ALTER TABLE plugins ADD COLUMN slot INTEGER",
+    "ALTER TABLE plugins ADD COLUMN name_key TEXT",
+    "CREATE INDEX ix_plugins_name_key ON plugins (name_key)",
+    "ALTER TABLE plugins ADD COLUMN kernels JSON NOT NULL DEFAULT '[]'",
+    "ALTER TABLE plugins ADD COLUMN released TEXT",
+    "ALTER TABLE plugins ADD COLUMN findings INTEGER NOT NULL DEFAULT 0",
+    "DROP TABLE plugin_words",
+    "DROP TABLE plugin_trigrams",
+    f"ALTER TABLE plugin_text RENAME TO {OLD_TEXT}",
 )
 
 
@@ -133,9 +175,8 @@ class Tables:
                     found=f"schema {found}",
                     fix="Start the newer version, or restore a backup from before.",
                 )
-            if found == 1:
-                connection.exec_driver_sql("ALTER TABLE releases ADD COLUMN findings JSON NOT NULL DEFAULT '[]'")
-                connection.exec_driver_sql("ALTER TABLE plugins ADD COLUMN deprecation JSON")
+            for statement in (*(_FROM_1 if found == 1 else ()), *(_FROM_3 if 1 <= found <= 3 else ())):
+                connection.exec_driver_sql(statement)
             schema.create_all(connection)
             for statement in _SEARCH:
                 connection.exec_driver_sql(statement)

@@ -22,11 +22,11 @@ from marketplace.keys import SigningKey, generate_key
 from marketplace.namespaces import make_key_set
 from marketplace.publishing import SignedPackage
 from marketplace.registry import Registry
-from marketplace.registry.search import update_search
+from marketplace.registry.search import Standing, update_search
 from marketplace.signing import verify_release
 from marketplace.testing import make_signed, write_plugin
 from marketplace.transport import RegistryTransport
-from plugin_sdk.services import MarketplaceEntry
+from plugin_sdk.services import MarketplaceEntry, SearchFilters
 from tests.benchmarks.guests import component
 from tests.benchmarks.measure import absolute, alternate, row
 
@@ -49,8 +49,8 @@ class _Counting:
             self.bytes += len(piece)
             yield piece
 
-    def search(self, query: str, limit: int) -> list[str]:
-        return self._inner.search(query, limit)
+    def search(self, query: str, limit: int, filters: SearchFilters) -> list[str]:
+        return self._inner.search(query, limit, filters)
 
     def close(self) -> None:
         self._inner.close()
@@ -155,10 +155,12 @@ def _fill(registry: Registry, dice: random.Random) -> list[str]:
                 plugin, name, f"Does {dice.choice(_COMMON)} for {dice.choice(words)}.", "1.0.0", ("1.0.0",),
                 "Apache-2.0", plugin.partition("/")[0], (dice.choice(_COMMON),),
             )  # fmt: skip
-            update_search(connection, plugin, entry, text)
+            released = f"20{dice.randint(20, 26)}-01-01T00:00:00Z"
+            standing = Standing(released, dice.randint(0, 2), int(dice.paretovariate(0.5)))
+            update_search(connection, plugin, entry, text, standing=standing)
         connection.exec_driver_sql(
-            "INSERT INTO plugin_text(rowid, title, keywords, summary, body) VALUES (?, 'zyzzyva', '', '', '')",
-            (PLUGINS + 10,),
+            "INSERT INTO plugin_text(rowid, about) VALUES (?, 'zyzzyva')",
+            (1 << 50,),
         )
     return words
 

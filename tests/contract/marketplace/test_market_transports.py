@@ -32,6 +32,7 @@ from marketplace.publishing import publish_folder
 from marketplace.registry import RegistryReader
 from marketplace.testing import EMPTY_COMPONENT, make_signed, write_plugin
 from marketplace.transport import HttpTransport, RegistryTransport, Transport
+from plugin_sdk.services import SearchFilters
 
 ROOT = Path(__file__).parents[3]
 SERVE = "from kernel.settings import Settings; from marketplace.serving import serve_registry; "
@@ -129,8 +130,17 @@ def test_files_come_whole(transport: Transport, shop: Shop) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["metadata/99.root.json", "targets/plugins/acme/x.json", f"packages/{'0' * 64}", "packages/../../registry.db"]
-    + ["log/tile/0/001", "log/tile/0/000.p/9", "log/proof/acme/guard/9.9.9", "log/witnessed/1", "log/registry.db"],
+    [
+        "metadata/99.root.json",
+        "targets/plugins/acme/x.json",
+        f"packages/{'0' * 64}",
+        "packages/../../registry.db",
+        "log/tile/0/001",
+        "log/tile/0/000.p/9",
+        "log/proof/acme/guard/9.9.9",
+        "log/witnessed/1",
+        "log/registry.db",
+    ],
 )
 def test_what_is_not_there_is_not_found(transport: Transport, path: str) -> None:
     with pytest.raises(NotFound):
@@ -152,8 +162,11 @@ def test_the_log_comes_in_checkpoints_tiles_and_proofs(transport: Transport) -> 
 
 
 def test_search_gives_ids(transport: Transport) -> None:
-    assert transport.search("guard", 5) == ["acme/guard"]
-    assert transport.search("nothing like it", 5) == []
+    assert transport.search("guard", 5, SearchFilters()) == ["acme/guard"]
+    assert transport.search("guard", 5, SearchFilters(publisher="acme", contracts=("1.1.0",))) == ["acme/guard"]
+    assert transport.search("guard", 5, SearchFilters(publisher="globex")) == []
+    assert transport.search("guard", 5, SearchFilters(contracts=("9.0.0", "9.1.0"))) == []
+    assert transport.search("nothing like it", 5, SearchFilters()) == []
 
 
 async def test_a_client_searches_fetches_and_verifies(client: MarketplaceClient, shop: Shop) -> None:
@@ -170,7 +183,7 @@ def test_an_address_where_nobody_answers_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable):
         b"".join(transport.stream("metadata/timestamp.json"))
     with pytest.raises(BackendUnavailable):
-        transport.search("x", 1)
+        transport.search("x", 1, SearchFilters())
     transport.close()
 
 

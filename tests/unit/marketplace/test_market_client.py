@@ -21,7 +21,7 @@ from marketplace.registry import Registry
 from marketplace.registry.metadata import MetadataRows
 from marketplace.signing import sign_yank
 from marketplace.transport import RegistryTransport
-from plugin_sdk.services import VerifiedPackage
+from plugin_sdk.services import SearchFilters, VerifiedPackage
 
 Make = Callable[..., Any]
 Bind = Callable[..., Awaitable[None]]
@@ -51,8 +51,8 @@ class Road:
             return
         yield from self._inner.stream(self.swapped.get(path, path))
 
-    def search(self, query: str, limit: int) -> list[str]:
-        return self.found if self.found is not None else self._inner.search(query, limit)
+    def search(self, query: str, limit: int, filters: SearchFilters) -> list[str]:
+        return self.found if self.found is not None else self._inner.search(query, limit, filters)
 
     def close(self) -> None:
         self._inner.close()

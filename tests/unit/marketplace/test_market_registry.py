@@ -234,8 +234,28 @@ async def test_looking_stores_nothing_and_runs_nothing(open_registry: Open, regi
     assert registry.reader.metadata("timestamp.json") == before
 
 
-async def test_a_registry_of_the_first_schema_is_brought_along(
-    open_registry: Open, register: Bind, make_release: Make, tmp_path: Path
+def _take_back(connection: sqlite3.Connection, schema: int) -> None:
+    """The database as an older version left it."""
+    texts = connection.execute("SELECT p.id, t.about, t.body FROM plugins p JOIN plugin_text t ON t.rowid = p.slot")
+    kept = texts.fetchall()
+    for table in ("plugin_about", "plugin_text", "plugin_trigrams", "plugin_openings", "downloads", "spellings"):
+        connection.execute(f"DROP TABLE {table}")
+    connection.execute("DROP INDEX ix_plugins_name_key")
+    for column in ("slot", "name_key", "kernels", "released", "findings"):
+        connection.execute(f"ALTER TABLE plugins DROP COLUMN {column}")
+    connection.execute("CREATE VIRTUAL TABLE plugin_text USING fts5(title, keywords, summary, body)")
+    connection.execute("CREATE VIRTUAL TABLE plugin_words USING fts5vocab(plugin_text, 'col')")
+    connection.execute("CREATE VIRTUAL TABLE plugin_trigrams USING fts5(title, tokenize = 'trigram')")
+    connection.executemany("INSERT INTO plugin_text(rowid, title, body) VALUES (?, ?, ?)", kept)
+    if schema == 1:
+        connection.execute("ALTER TABLE releases DROP COLUMN findings")
+        connection.execute("ALTER TABLE plugins DROP COLUMN deprecation")
+    connection.execute(f"PRAGMA user_version = {schema}")
+
+
+@pytest.mark.parametrize("schema", [1, 3])
+async def test_a_registry_of_an_older_schema_is_brought_along(
+    open_registry: Open, register: Bind, make_release: Make, tmp_path: Path, schema: int
 ) -> None:
     registry = open_registry()
     await register(registry)
@@ -243,11 +263,15 @@ async def test_a_registry_of_the_first_schema_is_brought_along(
     receipt = await registry.publish(signed.package.data, signed.envelope)
     await registry.close()
     with sqlite3.connect(tmp_path / "registry" / "registry.db") as connection:
-        connection.execute("ALTER TABLE releases DROP COLUMN findings")
-        connection.execute("ALTER TABLE plugins DROP COLUMN deprecation")
-        connection.execute("PRAGMA user_version = 1")
+        before = connection.execute("SELECT rowid, * FROM plugin_about").fetchall()
+        _take_back(connection, schema)
     connection.close()
     registry = open_registry()
+    with sqlite3.connect(tmp_path / "registry" / "registry.db") as connection:
+        assert connection.execute("SELECT rowid, * FROM plugin_about").fetchall() == before
+        assert connection.execute("SELECT 1 FROM sqlite_master WHERE name LIKE '%before%'").fetchall() == []
+    connection.close()
+    assert [found.id for found in registry.reader.search("guard")] == ["acme/guard"]
     assert registry.reader.findings("acme/guard", "1.0.0") == []
     assert await registry.publish(signed.package.data, signed.envelope) == receipt
     silent = make_release("acme/other")

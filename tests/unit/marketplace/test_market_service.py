@@ -114,7 +114,7 @@ async def test_each_bad_publish_has_its_own_problem(
     ]
     for form, status, code in cases:
         problem(await http.post("/publish", files=form), status, code)
-    assert (await http.get("/search")).json() == {"results": []}
+    assert (await http.get("/search")).json() == {"results": [], "facets": None}
     await http.post("/publish", files=parts(good))
     taken = problem(await http.post("/publish", files=parts(make_release(readme="# Else\n"))), 409, "version-taken")
     assert good.package.digest in taken["expected"]

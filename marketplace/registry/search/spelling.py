@@ -1,0 +1,75 @@
+"""Corrections: the word of some title that is closest to one that nobody has.
+
+Words that differ in few letters have a common remainder when few letters are left out of each, so the remainders of
+every title's words are kept and looked up. Source: the symmetric delete algorithm (W. Garbe, SymSpell, 2012), with
+the optimal string alignment distance (a transposition counts once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+MAX_LETTERS = 24
+LEAST_LETTERS = 4
+LONG_LETTERS = 8
+"""From this length on, two mistakes are forgiven."""
+
+
+def learn(connection: sa.Connection, words: Iterable[str]) -> None:
+    """Keep the remainders of words, which are there to stay."""
+    for word in words:
+        if not LEAST_LETTERS <= len(word) <= MAX_LETTERS:
+            continue
+        known = connection.exec_driver_sql("SELECT 1 FROM spellings WHERE remainder = ? AND word = ?", (word, word))
+        if known.first() is None:
+            rows = [(remainder, word) for remainder in _remainders(word, _forgiven(word))]
+            connection.exec_driver_sql("INSERT OR IGNORE INTO spellings(remainder, word) VALUES (?, ?)", rows)
+
+
+def corrected(connection: sa.Connection, word: str) -> str:
+    """The closest known word with the same first letter, the first by the alphabet among several; ``word`` if none
+    is close enough."""
+    if not LEAST_LETTERS <= len(word) <= MAX_LETTERS:
+        return word
+    for mistakes in range(1, _forgiven(word) + 1):
+        remainders = sorted(_remainders(word, mistakes))
+        marks = ",".join("?" * len(remainders))
+        known: list[str] = list(
+            connection.exec_driver_sql(
+                f"SELECT DISTINCT word FROM spellings WHERE remainder IN ({marks})",  # noqa: S608 - question marks only
+                tuple(remainders),
+            ).scalars()
+        )
+        near = [(_distance(word, each), each) for each in known if each[0] == word[0]]
+        if near and min(near)[0] <= mistakes:
+            return min(near)[1]
+    return word
+
+
+def _forgiven(word: str) -> int:
+    return 2 if len(word) >= LONG_LETTERS else 1
+
+
+def _remainders(word: str, mistakes: int) -> set[str]:
+    found = latest = {word}
+    for _ in range(mistakes):
+        latest = {each[:at] + each[at + 1 :] for each in latest for at in range(len(each))}
+        found = found | latest
+    return found
+
+
+def _distance(left: str, right: str) -> int:
+    """How many letters were added, left out, changed or swapped with their neighbour."""
+    before: list[int] = []
+    row = list(range(len(right) + 1))
+    for i, here in enumerate(left):
+        last, row = row, [i + 1]
+        for j, there in enumerate(right):
+            best = min(last[j + 1] + 1, row[j] + 1, last[j] + (here != there))
+            if i and j and here == right[j - 1] and left[i - 1] == there:
+                best = min(best, before[j - 1] + 1)
+            row.append(best)
+        before = last
+    return row[-1]
