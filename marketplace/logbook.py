@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kernel.versions import parse_version
 from marketplace.client import checked_id
 from marketplace.errors import VerificationFailed
+from marketplace.index import index_path, read_index
 from marketplace.keys import SigningKey
 from marketplace.log.audit import Audit
 from marketplace.log.checkpoint import Checkpoint
@@ -21,6 +22,9 @@ from marketplace.log.proof import LogProof, read_proof
 from marketplace.log.witness import cosign
 from marketplace.transport import Transport
 from marketplace.tufcache import TrustedCache
+
+if TYPE_CHECKING:
+    from tuf.ngclient import Updater
 
 
 class Logbook:
@@ -44,15 +48,31 @@ class Logbook:
     def audit(self, publisher: str | None = None, *, whole: bool = False) -> tuple[VerifierKey, Audit]:
         """Follow the log from where this machine last looked (``whole``: from its beginning), entry by entry.
 
-        The log's key comes with what was found. ``publisher`` picks whose entries are shown. Raises LogInconsistent,
+        The log's key comes with what was found. ``publisher`` picks whose entries are shown. What was withdrawn, and
+        what that publisher released, is compared with what the marketplace lists. Raises LogInconsistent,
         VerificationFailed or BackendUnavailable.
         """
 
         def asked(entry: Entry) -> bool:
             return publisher in (None, entry.publisher)
 
-        with self._follower() as follower:
-            return follower.key, follower.audit(asked, whole=whole)
+        def claimed(entry: Entry) -> bool:
+            return entry.kind == "yank" or (entry.kind == "publish" and entry.publisher == publisher)
+
+        with self._session() as (updater, follower):
+            found = follower.audit(asked, claimed, whole=whole)
+            doubts = [claim for claim in found.claims if self._contradicted(updater, claim[1])]
+            if not doubts and not found.problems:
+                follower.passed(found)
+        if doubts:
+            # The log may have gone on after the metadata was fetched: what newer metadata contradicts, too, counts.
+            with self._session() as (updater, follower):
+                for index, entry in doubts:
+                    if contradiction := self._contradicted(updater, entry):
+                        found.problems.append(f"Entry {index} says {entry}, but the marketplace {contradiction}.")
+                if not found.problems:
+                    follower.passed(found)
+        return follower.key, found
 
     def proof(self, plugin: str, version: str) -> tuple[LogProof, Checkpoint]:
         """The proof that a release was logged, fetched and verified. Raises ValidationFailed and as :meth:`audit`."""
@@ -111,10 +131,27 @@ class Logbook:
         """Close the transport."""
         self._transport.close()
 
+    def _contradicted(self, updater: Updater, entry: Entry) -> str | None:
+        """What the marketplace lists against an entry about a release, in words; None if they agree."""
+        body = self._trusted.target(updater, index_path(str(entry.plugin)))
+        release = read_index(body).find(str(entry.version)) if body is not None else None
+        if release is None:
+            return "does not list it"
+        if release.digest != entry.digest:
+            return f"lists other bytes (sha256 {release.digest[:16]})"
+        if entry.kind == "yank" and release.yanked is None:
+            return "offers it for new installs"
+        return None
+
+    @contextmanager
+    def _session(self) -> Iterator[tuple[Updater, LogFollower]]:
+        with self._trusted.session() as updater:
+            yield updater, self._with(read_log_key(self._trusted.target(updater, KEYS_TARGET) or b""))
+
     @contextmanager
     def _follower(self) -> Iterator[LogFollower]:
-        with self._trusted.session() as updater:
-            yield self._with(read_log_key(self._trusted.target(updater, KEYS_TARGET) or b""))
+        with self._session() as (_, follower):
+            yield follower
 
     def _with(self, key: VerifierKey) -> LogFollower:
         return LogFollower(self._transport, self._trusted.folder / "log", key, self._witnesses, self._needed)

@@ -16,6 +16,7 @@ from marketplace.log.entry import Entry, read_entry
 from marketplace.log.tiles import WIDTH, ReadTile, Tile, TileNodes, read_bundle
 from marketplace.log.tree import CompactRange, consistency_proof, leaf_hash, subtrees, verify_consistency
 
+Pick = Callable[[Entry], bool]
 UNREADABLE = "unreadable"
 NEWEST = 10
 _TELL = (
@@ -32,8 +33,10 @@ class Audit:
     kinds: Counter[str] = field(default_factory=Counter)
     newest: deque[tuple[int, Entry]] = field(default_factory=lambda: deque(maxlen=NEWEST))
     """The newest of those that were asked for, oldest first, with their indexes."""
+    claims: list[tuple[int, Entry]] = field(default_factory=list)
+    """Entries that were to be compared with what the marketplace lists."""
     problems: list[str] = field(default_factory=list)
-    """Entries that contradict each other or cannot be read, in words."""
+    """Entries that contradict each other or what the marketplace lists, or cannot be read; in words."""
 
     @property
     def entries(self) -> int:
@@ -66,12 +69,16 @@ def check_extends(old: Checkpoint, new: Checkpoint, read: ReadTile) -> None:
 
 
 def follow(
-    old: Checkpoint | None, new: Checkpoint, read: ReadTile, asked: Callable[[Entry], bool] = lambda entry: True
+    old: Checkpoint | None,
+    new: Checkpoint,
+    read: ReadTile,
+    asked: Pick = lambda entry: True,
+    claimed: Pick = lambda entry: False,
 ) -> Audit:
     """Check the log from ``old`` (None: its beginning) to ``new``, entry by entry.
 
-    ``asked`` picks the entries that are shown. Raises LogInconsistent, or VerificationFailed if the entries are not
-    what the checkpoint was signed over.
+    ``asked`` picks the entries that are shown, ``claimed`` those that are kept to be compared with the marketplace.
+    Raises LogInconsistent, or VerificationFailed if the entries are not what the checkpoint was signed over.
     """
     start = old.size if old is not None else 0
     if old is not None:
@@ -90,6 +97,8 @@ def follow(
         audit.kinds[entry.kind] += 1
         if asked(entry):
             audit.newest.append((index, entry))
+        if claimed(entry):
+            audit.claims.append((index, entry))
         first = published.setdefault((entry.plugin, entry.version), entry.digest) if entry.kind == "publish" else None
         if first is not None and first != entry.digest:
             audit.problems.append(f"Entry {index} publishes {entry.plugin} {entry.version} again, with other bytes.")

@@ -7,16 +7,16 @@ and the proofs of releases, so that all of them can be checked again without the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from kernel.errors import NotFound
 from kernel.files import write_durably
 from marketplace.errors import LogInconsistent, VerificationFailed
-from marketplace.log.audit import Audit, check_extends, follow
+from marketplace.log.audit import Audit, Pick, check_extends, follow
 from marketplace.log.checkpoint import Checkpoint, open_checkpoint, require_witnesses
-from marketplace.log.entry import MAX_ENTRY_BYTES, Entry
+from marketplace.log.entry import MAX_ENTRY_BYTES
 from marketplace.log.note import MAX_NOTE_BYTES, VerifierKey
 from marketplace.log.proof import MAX_PROOF_BYTES, LogProof, read_proof
 from marketplace.log.tiles import WIDTH, Tile
@@ -101,17 +101,17 @@ class LogFollower:
             raise VerificationFailed("log", "the proof is of another entry.", expected=index, found=proof.index)
         return proof, self.check(proof)
 
-    def audit(self, asked: Callable[[Entry], bool] = lambda entry: True, *, whole: bool = False) -> Audit:
-        """Read every entry since the last audit here (``whole``: all there are), and remember how far it came
-        without finding a problem.
+    def audit(self, asked: Pick, claimed: Pick, *, whole: bool = False) -> Audit:
+        """Read every entry since the last audit here (``whole``: all there are), see ``audit.follow``.
 
         Raises as :meth:`latest`, and VerificationFailed if entries were changed.
         """
         checkpoint = self.latest()
-        result = follow(None if whole else self._stored("audited"), checkpoint, self._read_tile, asked)
-        if not result.problems:
-            self._remember("audited", checkpoint)
-        return result
+        return follow(None if whole else self._stored("audited"), checkpoint, self._read_tile, asked, claimed)
+
+    def passed(self, audit: Audit) -> None:
+        """Remember that an audit found nothing wrong: the next one goes on from there."""
+        self._remember("audited", audit.checkpoint)
 
     # -------------------------------------------------------------------------- offline
 

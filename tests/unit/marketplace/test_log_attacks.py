@@ -23,6 +23,7 @@ from marketplace.log.proof import LogProof, read_proof
 from marketplace.log.witness import cosign, witness_vkey
 from marketplace.logbook import Logbook
 from marketplace.registry import Registry
+from marketplace.registry.changes import YankRelease
 from marketplace.registry.metadata import MetadataRows
 from marketplace.registry.receipts import keys_document
 from marketplace.signing import canonical_json, sign_statement, sign_yank
@@ -374,6 +375,58 @@ async def test_a_thief_of_the_logs_key_alone_cannot_replace_the_key(
     road.replaced = {path: canonical_json({**said, "log": log_member(said["log"]["origin"], thief)})}
     fresh = MarketplaceClient(road, tmp_path / "fresh", shop.trusted_root)
     await refused(fresh.fetch("acme/guard", "1.0.0"))
+
+
+async def test_a_withdrawal_that_the_marketplace_hides_is_found_by_an_audit(
+    shop: Registry, logbook: Logbook, make_release: Make, key: SigningKey
+) -> None:
+    """Logged for all to see, but taken out of the index again: new installs would get what its publisher withdrew."""
+    before = shop.reader.index("acme/guard")
+    digest = make_release(version="1.0.0").package.digest
+    await shop.yank(sign_yank("acme/guard", "1.0.0", digest, "it bites", key))
+    assert logbook.audit(whole=True)[1].problems == []
+    sign_as_registry(shop, {index_path("acme/guard"): before.to_bytes()})
+    for _ in range(2):
+        _, found = logbook.audit(whole=True)
+        (problem,) = found.problems
+        assert problem.startswith("Entry 3 says yank acme/guard 1.0.0")
+        assert "offers it for new installs" in problem
+
+
+async def test_a_release_that_its_publisher_logged_and_the_marketplace_changed_is_found_by_the_publisher(
+    shop: Registry, logbook: Logbook
+) -> None:
+    first, second = shop.reader.index("acme/guard").releases
+    poisoned = replace(first, digest="cd" * 32)
+    sign_as_registry(shop, {index_path("acme/guard"): make_index("acme/guard", [poisoned]).to_bytes()})
+    assert logbook.audit(whole=True)[1].problems == []
+    _, found = logbook.audit("acme", whole=True)
+    assert [problem.partition("but ")[2] for problem in found.problems] == [
+        "the marketplace does not list it.",
+        "the marketplace lists other bytes (sha256 cdcdcdcdcdcdcdcd).",
+    ]
+    assert second.version in found.problems[0]
+
+
+async def test_an_audit_beside_a_change_under_way_finds_no_contradiction(
+    shop: Registry, road: Road, make_release: Make, key: SigningKey, tmp_path: Path
+) -> None:
+    """The index is fetched, then a release is withdrawn, then the log is."""
+    digest, late = make_release(version="1.0.0").package.digest, list[Any]()
+
+    class Busy(Road):
+        def stream(self, path: str) -> Iterator[bytes]:
+            if path == "log/checkpoint" and not late:
+                change = YankRelease("acme/guard", "1.0.0", digest, "it bites", withdrawal)
+                late.extend(shop._apply([change]))
+            yield from super().stream(path)
+
+    withdrawal = sign_yank("acme/guard", "1.0.0", digest, "it bites", key)
+    book = Logbook(Busy(shop), tmp_path / "cache", shop.trusted_root)
+    _, found = book.audit()
+    assert late
+    assert (found.kinds["yank"], found.problems) == (1, [])
+    assert book.audit()[1].entries == 0
 
 
 # ------------------------------------------------------------------------------ replayed receipt
