@@ -110,7 +110,7 @@ def register(tree: CommandTree) -> None:
             table = Table("plugin", "version", "state", "grants", "denied", "policy", box=None)
             for item in found:
                 grants, denied = ", ".join(item["grants"]), ", ".join(item["denied"])
-                policy = "; ".join(item["policy"]) or "conforms"
+                policy = "; ".join(item["policy"])
                 table.add_row(item["plugin"], item["version"], item["state"], grants, denied, policy)
             out.print(table)
             for item in found:

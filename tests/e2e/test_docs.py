@@ -87,6 +87,7 @@ def _as_it_is(served: Served, shell: Shell, page: Path) -> int:
         ("check-a-marketplaces-log", _as_it_is),
         ("choose-what-comes-in", _as_it_is),
         ("integrate", _as_it_is),
+        ("keep-consent-receipts", partial(_later, at="## When a newer version is here")),
         ("meter-and-budget", _as_it_is),
         ("operate-plugins", _later),
         ("upgrade-without-fear", partial(_later, at="## Look first")),

@@ -26,6 +26,7 @@ RUN_BY = {
     "docs/how-to/check-a-marketplaces-log.md": "tests/e2e/test_docs.py",
     "docs/how-to/choose-what-comes-in.md": "tests/e2e/test_docs.py",
     "docs/how-to/integrate.md": "tests/e2e/test_docs.py",
+    "docs/how-to/keep-consent-receipts.md": "tests/e2e/test_docs.py",
     "docs/how-to/look-after-a-release.md": "tests/e2e/test_tutorial.py",
     "docs/how-to/meter-and-budget.md": "tests/e2e/test_docs.py",
     "docs/how-to/operate-plugins.md": "tests/e2e/test_docs.py",
