@@ -19,6 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PLUGIN = "acme/isolated"
 MARK = "only-acme-knows"
 # What to send where a body is needed; {..} are filled with acme's.
+ASK = {"plugin": PLUGIN, "version": "1.0.0", "reason": "Wanted."}
 BODIES: dict[tuple[str, str], Any] = {
     ("post", "/api/v1/users"): {"email": "new@globex.example", "name": "New"},
     ("patch", "/api/v1/users/{user}"): {"name": "Taken over"},
@@ -45,6 +46,18 @@ BODIES: dict[tuple[str, str], Any] = {
     ("put", "/api/v1/tenants/{tenant}/upgrade-window"): {"hours": "0-24"},
     ("put", "/api/v1/roles/users/{user}"): {"roles": []},
     ("post", "/api/v1/api-keys"): {"name": "mine", "roles": ["member"]},
+    ("put", "/api/v1/policy"): {"policy": {}},
+    ("post", "/api/v1/policy/dry-run"): {"policy": {}},
+    ("post", "/api/v1/policy/requests"): ASK,
+    ("post", "/api/v1/policy/requests/{request}/approve"): {},
+    ("post", "/api/v1/policy/requests/{request}/decline"): {},
+    ("post", "/api/v1/policy/requests/{request}/revoke"): {},
+    ("put", "/api/v1/tenants/{tenant}/policy"): {"policy": {}},
+    ("post", "/api/v1/tenants/{tenant}/policy/dry-run"): {"policy": {}},
+    ("post", "/api/v1/tenants/{tenant}/policy/requests"): ASK,
+    ("post", "/api/v1/tenants/{tenant}/policy/requests/{request}/approve"): {},
+    ("post", "/api/v1/tenants/{tenant}/policy/requests/{request}/decline"): {},
+    ("post", "/api/v1/tenants/{tenant}/policy/requests/{request}/revoke"): {},
     ("post", "/api/v1/dead-letters/retry"): {"consumer": "{consumer}", "stream": "{stream}"},
     ("post", "/graphql"): {"query": "{ users { email } }"},
 }
@@ -73,6 +86,9 @@ class Acme:
                 "/api/v1/recordings",
                 "/api/v1/recordings/policy",
                 f"/api/v1/recordings/{self.names['recording']}",
+                "/api/v1/tenants/acme/policy",
+                "/api/v1/tenants/acme/policy/requests",
+                "/api/v1/tenants/acme/consents",
             )
         ]
         return as_text(parts)
@@ -104,8 +120,12 @@ async def _acme(stage: Stage, kept: dict[str, Acme]) -> Acme:
         await client.ok("DELETE", "/api/v1/tenants/acme/activations/iso/crasher")
         recording = (await client.ok("GET", "/api/v1/recordings"))["items"][0]["id"]
         assert MARK in as_text(await client.ok("GET", f"/api/v1/recordings/{recording}"))
+        policy = {"policy": {"publishers": {"blocked": [PLUGIN.partition("/")[0]]}}}
+        await client.ok("PUT", "/api/v1/tenants/acme/policy", json=policy)
+        (request,) = await client.ok("POST", "/api/v1/tenants/acme/policy/requests", json={**ASK, "reason": MARK})
         await stage.quiet()
         names = {
+            "request": request["id"],
             "recording": recording,
             "tenant": "acme",
             "user": user,
@@ -171,12 +191,16 @@ async def test_no_graphql_query_shows_anything_of_another_tenant(stage: Stage, n
     before = await acme.state()
     queries = [
         "{ users { id email name attributes } events(limit: 200) { type data stream } }",
-        "{ tenants { id name configuration } activations { plugin settings } usage { tenant plugin } }",
+        "{ tenants { id name configuration } activations { plugin settings } usage { tenant plugin } "
+        "policyRequests { reason } consentReceipts { plugin } pluginPolicy { policy } }",
         f'{{ user(id: "{acme.names["user"]}") {{ email }} }}',
         '{ tenant(id: "acme") { name } }',
         '{ activations(tenant: "acme") { plugin } }',
         '{ usage(tenant: "acme") { plugin } }',
         '{ budgets(tenant: "acme") { plugin } }',
+        '{ pluginPolicy(tenant: "acme") { policy } }',
+        '{ policyRequests(tenant: "acme") { reason } }',
+        '{ consentReceipts(tenant: "acme") { statement } }',
         f'mutation {{ deactivatePlugin(plugin: "{PLUGIN}") {{ state }} }}',
     ]
     for number, query in enumerate(queries):
