@@ -43,11 +43,6 @@ class Tile:
         partial = f".p/{self.width}" if self.width < WIDTH else ""
         return f"tile/{level}/{'/'.join(reversed(groups))}{partial}"
 
-    @property
-    def full(self) -> bool:
-        """Whether nothing can be added to it any more."""
-        return self.width == WIDTH
-
 
 def read_path(path: str) -> Tile | None:
     """The tile that is served at ``path``; None if no tile is."""

@@ -146,10 +146,6 @@ class LogRows:
         ).scalars()
         return read_checkpoint(row.note + "".join(lines).encode())
 
-    def find(self, entry: Entry) -> int | None:
-        """The index of the newest entry of the same kind about the same thing, if there is one."""
-        return self._find(*entry_key(entry))
-
     def proof(self, kind: str, subject: str, version: str, size: int | None = None) -> LogProof:
         """The proof of an entry, against the newest checkpoint or the one of ``size``. Raises NotFound."""
         index = self._find(kind, subject, version)

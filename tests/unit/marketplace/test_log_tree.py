@@ -309,7 +309,7 @@ def test_tiles_have_the_paths_of_the_standard() -> None:
     assert Tile(0, 1_234_067).path == "tile/0/x001/x234/067"
     assert Tile(63, 5, 8).path == "tile/63/005.p/8"
     assert Tile(None, 999, 255).path == "tile/entries/999.p/255"
-    assert Tile(None, 1000).full
+    assert Tile(None, 1000).path == "tile/entries/x001/000"
 
 
 @given(st.none() | st.integers(0, 63), st.integers(0, 10**15), st.integers(1, 256))
