@@ -32,6 +32,8 @@ from marketplace.registry.tables import (
     releases,
 )
 
+KEEP_WITNESSED = 100
+"""How many superseded checkpoints with cosignatures are kept for those who wait for witnesses."""
 Statements = Mapping[int, Mapping[str, Any]]
 
 
@@ -109,11 +111,15 @@ class LogRows:
             .on_conflict_do_update(index_elements=["size", "witness"], set_=values)
         )
 
-    def prune(self) -> None:
-        """Forget superseded checkpoints, after a day, unless a witness signed them."""
-        signed = sa.select(log_cosignatures.c.size)
+    def prune(self, keep_witnessed: int = KEEP_WITNESSED) -> None:
+        """Forget checkpoints superseded over a day ago, but for the newest that witnesses signed."""
+        signed = (
+            sa.select(log_cosignatures.c.size).distinct().order_by(log_cosignatures.c.size.desc()).limit(keep_witnessed)
+        )
         old = log_checkpoints.c.superseded < self._now - KEEP_SECONDS
         self._connection.execute(sa.delete(log_checkpoints).where(old, log_checkpoints.c.size.not_in(signed)))
+        kept = sa.select(log_checkpoints.c.size)
+        self._connection.execute(sa.delete(log_cosignatures).where(log_cosignatures.c.size.not_in(kept)))
 
     # -------------------------------------------------------------------------- reading
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kernel.errors import ConfigurationError
 from marketplace.errors import SignatureInvalid, SignerUnknown, VerificationFailed
@@ -128,6 +130,16 @@ def test_a_cosignature_is_bound_to_its_time(key: SigningKey) -> None:
 def test_what_is_no_note_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         read_note(body)
+
+
+@given(st.binary(max_size=200) | st.text(alphabet="\n— a+AB=/5", max_size=60).map(str.encode))
+def test_whatever_comes_is_a_note_that_goes_back_the_same_or_refused(body: bytes) -> None:
+    try:
+        note = read_note(body)
+    except ValueError:
+        return
+    again = read_note(note.to_bytes())
+    assert again == note
 
 
 @pytest.mark.parametrize("line", ["07", "-1", "1e3", "", "9" * 19, "٣"])

@@ -309,6 +309,22 @@ async def test_superseded_checkpoints_are_kept_a_day_or_as_long_as_witnesses_sig
     assert checkpoint(registry).size == 3
 
 
+async def test_of_what_witnesses_signed_the_newest_are_kept(
+    open_registry: Open, register: Bind, make_release: Make, clock: Any
+) -> None:
+    key = generate_key()
+    registry = open_registry(witnesses=[witness_vkey(key)])
+    await register(registry)
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        await registry.cosign(cosign(checkpoint(registry), key, witness_vkey(key).name, clock.now()).to_bytes())
+        await publish(registry, make_release(version=version))
+    clock.advance(1.5)
+    with registry._tables.write() as connection:
+        LogRows(connection, clock.now()).prune(keep_witnessed=2)
+        assert list(connection.exec_driver_sql("SELECT size FROM log_checkpoints ORDER BY 1").scalars()) == [2, 3, 4]
+        assert list(connection.exec_driver_sql("SELECT size FROM log_cosignatures ORDER BY 1").scalars()) == [2, 3]
+
+
 # ------------------------------------------------------------------------------ witnesses
 
 
