@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from plugin_sdk.receipts import ReceiptsDamaged, check_receipts
@@ -166,6 +168,18 @@ async def test_a_decision_that_is_refused_leaves_no_receipt_and_a_trials_leaves_
         ("1.0.0", ["kv"]),
         ("1.1.0", ["kv", "log"]),
     ]
+
+
+async def test_decisions_at_the_same_time_are_one_chain(stage: Stage):
+    acme = await stage.client("acme")
+    before = len(await receipts(stage, "acme"))
+    plugins = [f"many/guard-{n}" for n in range(4)]
+    for plugin in plugins:
+        await stage.install(guest(), plugin, more=CAPABILITIES["kv"])
+    work = [acme.ok("PUT", activation("acme", plugin), json={"grants": {"kv": True}}) for plugin in plugins]
+    await asyncio.gather(*work)
+    said = (await receipts(stage, "acme"))[before:]
+    assert sorted(s["plugin"] for s in said) == plugins
 
 
 async def test_receipts_are_a_tenants_own(stage: Stage):

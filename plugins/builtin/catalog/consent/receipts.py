@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Integer, String, Text, insert, select
+from sqlalchemy import Column, Integer, String, Text, insert, select, update
 
 from plugin_sdk import Context
 from plugin_sdk.data import UtcDateTime, tenant_table
@@ -28,7 +28,15 @@ table = tenant_table(
     Column("digest", String(64), nullable=False),
     Column("statement", Text, nullable=False),
 )
+heads = tenant_table(
+    metadata,
+    "catalog_consent_heads",
+    Column("kind", String(20), primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+)
 MOST_LISTED = 200
+_KIND = "consents"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +75,14 @@ class Receipts:
         before: Release | None = None,
     ) -> str:
         """Sign and store what was decided on ``release``, in the open transaction of the tenant; the digest.
-        ``before`` is the version that it takes the place of. Two at once: the later raises Conflict."""
-        newest = select(table.c.number, table.c.digest).order_by(table.c.number.desc()).limit(1)
-        last = (await transaction.execute(newest)).one_or_none()
-        number, at = (last.number if last else 0) + 1, self._now()
+        ``before`` is the version that it takes the place of."""
+        (number, previous), at = await self._next(transaction), self._now()
         statement = self._signer().sign(
             CONSENT,
             {
                 "tenant": context.tenant,
                 "number": number,
-                "previous": last.digest if last else None,
+                "previous": previous,
                 "at": at.isoformat(),
                 "by": context.principal.id,
                 **_said(release, decided, before),
@@ -86,7 +92,16 @@ class Receipts:
         digest = digest_of(statement)
         values = {**row, "by": context.principal.id, "digest": digest, "statement": statement}
         await transaction.execute(insert(table).values(**values))
+        await transaction.execute(update(heads).where(heads.c.kind == _KIND).values(digest=digest))
         return digest
+
+    async def _next(self, transaction: Transaction) -> tuple[int, str | None]:
+        """The next number, and the digest of the receipt before. Whoever decides at the same time waits here."""
+        mine = heads.c.kind == _KIND
+        if not (await transaction.execute(update(heads).where(mine).values(number=heads.c.number + 1))).rowcount:
+            await transaction.execute(insert(heads).values(kind=_KIND, number=1, digest=""))
+        head = (await transaction.execute(select(heads.c.number, heads.c.digest).where(mine))).one()
+        return head.number, head.digest or None
 
     async def list(self, tenant: str, plugin: str | None = None, before: int | None = None) -> list[Receipt]:
         """At most MOST_LISTED, newest first; ``before`` a number, for the ones that are older."""

@@ -23,7 +23,15 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(64), nullable=False),
         sa.Column("statement", sa.Text, nullable=False),
     )
+    create_tenant_table(
+        op,
+        "catalog_consent_heads",
+        sa.Column("kind", sa.String(20), primary_key=True),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("catalog_consent_heads")
     op.drop_table("catalog_consents")

@@ -102,7 +102,7 @@ class PolicyGate:
         """What counts in each of several tenants; ``candidate`` (owner, policy) stands in for a stored policy."""
         async with self._database.read(ALL_TENANTS) as transaction:
             stored = await self._store.policies(transaction, {*tenants, PLATFORM_TENANT})
-            approved = await self._store.find(transaction, states=["approved"])
+            approved = await self._store.find(transaction, states=["approved"], limit=None)
         policies = {owner: found.policy for owner, found in stored.items()}
         if candidate is not None:
             policies[candidate[0]] = candidate[1]
@@ -114,7 +114,7 @@ class PolicyGate:
         async with self._database.read(ALL_TENANTS) as transaction:
             stored = await self._store.policies(transaction, [PLATFORM_TENANT])
             # Where one tenant has an exception, the release must be there for it.
-            approved = await self._store.find(transaction, level=OPERATOR, states=["approved"])
+            approved = await self._store.find(transaction, level=OPERATOR, states=["approved"], limit=None)
         policy = stored[PLATFORM_TENANT].policy if PLATFORM_TENANT in stored else None
         return Installing(Standing(candidate or policy, None, approved), self._now())
 

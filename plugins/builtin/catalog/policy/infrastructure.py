@@ -44,7 +44,7 @@ approvals = tenant_table(
     Column("expires_at", UtcDateTime),
 )
 _KIND = "plugins"
-_LONGEST_LIST = 500
+MOST_LISTED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,10 @@ class SqlPolicies:
         level: str | None = None,
         plugin: str | None = None,
         states: Iterable[str] = (),
+        limit: int | None = MOST_LISTED,
     ) -> list[Approval]:
         """Those of the scope, newest first."""
-        query = select(approvals).order_by(approvals.c.asked_at.desc(), approvals.c.id).limit(_LONGEST_LIST)
+        query = select(approvals).order_by(approvals.c.asked_at.desc(), approvals.c.id).limit(limit)
         wanted = list(states)
         if level is not None:
             query = query.where(approvals.c.level == level)
