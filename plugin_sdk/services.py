@@ -1,4 +1,5 @@
-"""The catalogue: every service a plugin may ask for, each a Protocol, each defined once.
+"""The catalogue: every service a plugin may ask for, each a Protocol, each defined once. Long, because all of
+them are to be found in one file.
 
 A plugin asks with ``services.get(Database)`` and publishes with ``services.publish(UserDirectory,
 self)``. A service that no installed plugin publishes raises ServiceMissing, which names it.
