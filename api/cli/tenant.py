@@ -179,7 +179,11 @@ def _decide(asked: list[dict[str, Any]], grant: str | None, json: bool) -> dict[
     if json or not open_questions:
         # Nobody is there to ask: the platform answers what is missing.
         return {}
-    return {a["name"]: typer.confirm(f"Grant {a['name']}?", default=False, err=True) for a in open_questions}
+    # What a policy forbids is not worth a question.
+    return {
+        a["name"]: not a["policy"] and typer.confirm(f"Grant {a['name']}?", default=False, err=True)
+        for a in open_questions
+    }
 
 
 def _show_request(plugin: str, tenant: str, asked: list[dict[str, Any]]) -> None:
@@ -187,8 +191,9 @@ def _show_request(plugin: str, tenant: str, asked: list[dict[str, Any]]) -> None
         err.print(f"{plugin} asks for nothing in {tenant}.")
     for item in asked:
         err.print(f"[bold]{item['name']}[/] ({item['decision']})", markup=True)
-        for label, key in (("", "what"), ("why: ", "why"), ("at worst: ", "worst")):
-            err.print(f"  {label}{item[key]}", markup=False)
+        for label, key in (("", "what"), ("why: ", "why"), ("at worst: ", "worst"), ("not to be granted: ", "policy")):
+            if item[key]:
+                err.print(f"  {label}{item[key]}", markup=False)
 
 
 def _show_activation(activation: dict[str, Any], state: str) -> None:

@@ -100,6 +100,10 @@ async def test_a_tenants_policy_holds_its_activations_and_grants_and_nobody_else
         ("hosts_never", "api.evil.example"),
     ]
     assert {f["who"] for f in refused["findings"]} == {"an admin of the tenant"}
+    asked = await acme.ok("GET", activation("acme", "own/guard", "/consent"))
+    assert {a["name"] for a in asked if a["policy"]} == {"kv", "http"}
+    assert "nothing may reach *.evil.example" in as_text(asked)
+    assert not any(a["policy"] for a in await globex.ok("GET", activation("globex", "own/guard", "/consent")))
     await globex.ok("PUT", activation("globex", "own/guard"), json={"grants": grants})
     # With those denied it runs.
     made = await acme.ok("PUT", activation("acme", "own/guard"), json={"grants": {"kv": False, "http": False}})

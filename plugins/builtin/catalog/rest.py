@@ -140,7 +140,7 @@ class ActivationOut(BaseModel):
 
 
 class CapabilityOut(BaseModel):
-    """One thing a plugin asks for, in plain words."""
+    """One thing a plugin asks for, in plain words; `policy` says why it may not be granted, if so."""
 
     name: str
     what: str
@@ -148,6 +148,7 @@ class CapabilityOut(BaseModel):
     worst: str
     decision: str
     new: bool
+    policy: str
 
 
 class MoveOut(BaseModel):
@@ -306,8 +307,10 @@ def activations_router(tenants: TenantPlugins, policies: Policies, updates: Upda
     async def consent(
         context: Reads, publisher: str, name: str, version: Annotated[str | None, Query()] = None
     ) -> list[CapabilityOut]:
-        asked = await tenants.consent_page(context.tenant, f"{publisher}/{name}", version)
-        return [CapabilityOut(**asdict(a)) for a in asked]
+        plugin = f"{publisher}/{name}"
+        asked = await tenants.consent_page(context.tenant, plugin, version)
+        never = await policies.never(context.tenant, plugin, version)
+        return [CapabilityOut(**asdict(a), policy=never.get(a.name, "")) for a in asked]
 
     @router.put("/{publisher}/{name}", summary="Consent and switch on")
     async def activate(context: Activates, publisher: str, name: str, body: ActivateIn) -> ActivationOut:

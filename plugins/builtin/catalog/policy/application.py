@@ -32,6 +32,7 @@ from plugins.builtin.catalog.policy.domain import (
     Finding,
     Level,
     Policy,
+    added,
     told,
 )
 from plugins.builtin.catalog.policy.gate import PolicyGate, candidate_of
@@ -170,6 +171,20 @@ class Policies:
         running = [a for a in await self._tenants.activations(tenant) if a.running]
         known = {a.plugin: (releases[a.plugin, a.version], a) for a in running if (a.plugin, a.version) in releases}
         return {plugin: ruling.findings(release, present) for plugin, (release, present) in known.items()}
+
+    async def never(self, tenant: str, plugin: str, version: str | None = None) -> dict[str, str]:
+        """Capabilities of an installed release that the tenant may not grant to it, each with why. Raises NotFound."""
+        release = await self._tenants.find(plugin, version)
+        ruling = await self._gate.ruling(tenant)
+        present = {a.plugin: a for a in await self._tenants.activations(tenant)}.get(plugin)
+        settings = dict(present.settings) if present else {}
+        found = {}
+        for name in release.manifest.capabilities.asked():
+            wanted = _Wanted(release, frozenset({name}), settings)
+            against = added(ruling.findings(release, wanted), ruling.findings(release))
+            if against:
+                found[name] = "; ".join(told(f) for f in against)
+        return found
 
     # ------------------------------------------------------------------ exceptions
 
