@@ -33,7 +33,14 @@ from plugin_sdk.dev.source import source_folder
 from plugin_sdk.dev.summary import summary_of
 from plugin_sdk.dev.versions import development_version
 from plugin_sdk.recordings import record
-from plugin_sdk.services import Marketplace, MarketplaceEntry, PublishedRelease, SearchFilters, VerifiedPackage
+from plugin_sdk.services import (
+    Marketplace,
+    MarketplaceEntry,
+    PublishedRelease,
+    Revocation,
+    SearchFilters,
+    VerifiedPackage,
+)
 from plugin_sdk.testing.memory import MemoryGuest
 from plugin_sdk.web import requires
 
@@ -100,6 +107,18 @@ class DevelopmentMarketplace:
         """One release. Raises NotFound or VerificationFailed."""
         offered = self._offered.get(plugin, {}).get(version)
         return offered if offered is not None else await self._real.fetch(plugin, version)
+
+    async def revocations(self) -> tuple[Revocation, ...]:
+        """Those of the real marketplace."""
+        return await self._real.revocations()
+
+    async def await_revocations(self, known: int) -> int:
+        """See :meth:`revocations`."""
+        return await self._real.await_revocations(known)
+
+    async def report_reach(self, digest: str, host: str, installed: bool, seconds: float) -> None:
+        """To the real marketplace."""
+        await self._real.report_reach(digest, host, installed, seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,11 @@ class Settings(BaseSettings):
         description="How many of KEELSTONE_MARKETPLACE_WITNESSES must have seen a release's entry in the log before "
         "it is installed.",
     )
+    marketplace_reports: bool = Field(
+        default=True,
+        description="Tell the marketplace that a revocation was carried out here: how soon, whether the release was "
+        "installed, and a name made from this platform's public keys. Nothing else is told.",
+    )
     development: bool = Field(
         default=False,
         description="Take plugins straight from an author's folder, unsigned, and show their calls "

@@ -29,6 +29,7 @@ from marketplace.log.note import VerifierKey
 from marketplace.log.proof import LogProof
 from marketplace.namespaces import KeySet, read_key_set, target_path
 from marketplace.package import Package
+from marketplace.revocations import REVOCATIONS_TARGET, read_revocations, refuse_revoked
 from marketplace.signing import canonical_json, verify_release
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
@@ -90,6 +91,14 @@ class ChainWalker:
     def log_key(self) -> VerifierKey:
         """The key of the transparency log. Raises VerificationFailed at the link that breaks."""
         return read_log_key(self._document(KEYS_TARGET, "log key"))
+
+    def refuse_revoked(self, plugin: str, digest: str) -> None:
+        """Raise ReleaseRevoked if the marketplace's operator ended the package; VerificationFailed at a broken link."""
+        listed = self._listed(REVOCATIONS_TARGET)
+        document = None if listed is None else self._document(REVOCATIONS_TARGET, "revocations list")
+        revoked = read_revocations(document)
+        refuse_revoked(plugin, digest, revoked)
+        self.walk.add(f"revocations: {len(revoked)} on the list, this package is not")
 
     # -------------------------------------------------------------------------- TUF
 

@@ -25,9 +25,10 @@ from marketplace.log.key import KEYS_TARGET, read_log_key
 from marketplace.log.note import VerifierKey
 from marketplace.namespaces import target_path
 from marketplace.package import DEFAULT_MAX_BYTES, read_package
+from marketplace.revocations import REVOCATIONS_TARGET, read_revocations
 from marketplace.transport import Transport
 from marketplace.tufcache import TrustedCache
-from plugin_sdk.services import MarketplaceEntry, PublishedRelease, SearchFilters, VerifiedPackage
+from plugin_sdk.services import MarketplaceEntry, PublishedRelease, Revocation, SearchFilters, VerifiedPackage
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
@@ -93,6 +94,21 @@ class MarketplaceClient:
         """Download and verify one release. Raises NotFound, ReleaseYanked or VerificationFailed."""
         return await asyncio.to_thread(self._fetch, plugin, version)
 
+    async def revocations(self) -> tuple[Revocation, ...]:
+        """All revoked releases, oldest first. Raises VerificationFailed or BackendUnavailable."""
+        return await asyncio.to_thread(self._revocations)
+
+    async def await_revocations(self, known: int) -> int:
+        """Wait until more than ``known`` releases are revoked, or some time has passed; how many there seem to be.
+
+        The number is only a hint to ask :meth:`revocations`. Raises BackendUnavailable.
+        """
+        return await self._transport.await_revocations(known)
+
+    async def report_reach(self, digest: str, host: str, installed: bool, seconds: float) -> None:
+        """Tell the marketplace that ``host`` has carried out a revocation. Raises BackendUnavailable."""
+        await asyncio.to_thread(self._transport.report_reach, digest, host, installed, seconds)
+
     async def verify(self, data: bytes, envelope: bytes | None = None, *, offline: bool = False) -> Verification:
         """Verify a package file. ``envelope`` is the signature beside it, if there is one.
 
@@ -118,6 +134,10 @@ class MarketplaceClient:
                     continue  # the ranking is only a hint: what is not in the verified index is not there
         return entries
 
+    def _revocations(self) -> tuple[Revocation, ...]:
+        with self._trusted.session() as updater:
+            return read_revocations(self._trusted.target(updater, REVOCATIONS_TARGET))
+
     def _index(self, plugin: str) -> Index:
         with self._trusted.session() as updater:
             return self._read_index(updater, checked_id(plugin))
@@ -134,6 +154,7 @@ class MarketplaceClient:
             key_set, release = walker.key_set(publisher), walker.index(plugin).find(version)
             if release is None:
                 raise NotFound(f"There is no release {plugin} {version}.", plugin=plugin, found=version)
+            walker.refuse_revoked(plugin, release.digest)
             refuse_yanked(plugin, release)
             log = walker.log_key()
             proof, checkpoint = self._follower(log).proof(plugin, version)
@@ -166,6 +187,7 @@ class MarketplaceClient:
                     plugin=manifest.id,
                     fix="Publish it with `keelstone plugin publish`.",
                 )
+            walker.refuse_revoked(manifest.id, release.digest)
             log = walker.log_key()
             prove_release(key_set, release, package, envelope, walker.walk)
             proof, checkpoint = self._follower(log).proof(manifest.id, manifest.version)
@@ -183,7 +205,8 @@ class MarketplaceClient:
 
     def _sync(self, updater: Updater, plugin: str, publisher: str, version: str) -> None:
         """Bring the cache up to date with what the chain of one release needs."""
-        self._trusted.target(updater, target_path(publisher))
+        for path in (target_path(publisher), REVOCATIONS_TARGET):
+            self._trusted.target(updater, path)
         keys, body = (self._trusted.target(updater, path) for path in (KEYS_TARGET, index_path(plugin)))
         # What the marketplace never published is refused further on, at the link that says so.
         if body is not None and read_index(body).find(version) is not None:

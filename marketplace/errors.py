@@ -85,6 +85,12 @@ class ReleaseYanked(Conflict):
     code, title = "release-yanked", "Release is withdrawn"
 
 
+class ReleaseRevoked(Conflict):
+    """The marketplace's operator ended the release everywhere: it is not installed, and quarantined where it runs."""
+
+    code, title = "release-revoked", "Release is revoked"
+
+
 class KeyMissing(NotFound):
     """No private key of the publisher on this machine."""
 

@@ -23,10 +23,12 @@ from marketplace.index import Deprecation, Release, Yank, entry_of
 from marketplace.log.routes import add_log_routes
 from marketplace.package import SUFFIX, read_package
 from marketplace.registry import NamespaceRecord, Receipt, Registry
+from marketplace.registry.reach import Reached
 from marketplace.registry.receipts import DeprecationRecord
 from marketplace.registry.search import Facets
+from marketplace.revocations import WAIT_SECONDS
 from marketplace.validator import Finding, RuleState, Validation
-from plugin_sdk.services import MarketplaceEntry, SearchFilters
+from plugin_sdk.services import MarketplaceEntry, Revocation, SearchFilters
 
 Narrowing = Annotated[str | None, Query(max_length=100, description="Only plugins that have this.")]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -38,6 +40,20 @@ class SearchResults:
 
     results: list[MarketplaceEntry]
     facets: Facets | None = None
+
+
+@dataclass(frozen=True)
+class Revocations:
+    """Every revoked release, oldest first."""
+
+    revoked: list[Revocation]
+
+
+@dataclass(frozen=True)
+class RevokedCount:
+    """How many releases are revoked."""
+
+    revoked: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,7 @@ def create_app(registry: Registry, *, lifespan: Lifespan | None = None) -> FastA
     _add_reading(app, registry)
     _add_files(app, registry)
     add_log_routes(app, registry)
+    _add_revocations(app, registry)
     _add_writing(app, registry)
     return app
 
@@ -199,6 +216,25 @@ def _add_files(app: FastAPI, registry: Registry) -> None:
             raise NotFound("There is no such package.", found=digest)
         registry.downloaded(digest)
         return FileResponse(path, media_type="application/zip", filename=f"{digest}{SUFFIX}", headers=FOREVER)
+
+
+def _add_revocations(app: FastAPI, registry: Registry) -> None:
+    reader = registry.reader
+
+    @app.get("/revocations", summary="Releases that the operator ended everywhere; the TUF target is what counts")
+    def revocations() -> Revocations:
+        return Revocations(list(reader.revocations()))
+
+    @app.get("/revocations/wait", summary="Answers when more releases are revoked than are known, or in a while")
+    async def wait(
+        known: Annotated[int, Query(ge=0)], seconds: Annotated[float, Query(gt=0, le=WAIT_SECONDS)] = WAIT_SECONDS
+    ) -> RevokedCount:
+        return RevokedCount(await reader.await_revocations(known, seconds))
+
+    # Whoever reports is not identified: what comes in is a figure for the operator, and nothing is done by it.
+    @app.post("/revocations/{digest}/reach", status_code=204, summary="A platform has carried out a revocation")
+    def reach(digest: str, told: Reached) -> None:
+        reader.note_reach(digest, told)
 
 
 def _add_writing(app: FastAPI, registry: Registry) -> None:

@@ -32,6 +32,7 @@ RELEASE = "urn:keelstone:release:v1"
 YANK = "urn:keelstone:yank:v1"
 DEPRECATION = "urn:keelstone:deprecation:v1"
 RECEIPT = "urn:keelstone:receipt:v1"
+KILL = "urn:keelstone:kill:v1"
 MAX_ENVELOPE_BYTES = 64 * 1024
 
 

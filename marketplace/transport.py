@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from kernel.errors import BackendUnavailable, NotFound
+from marketplace.registry.reach import Reached
+from marketplace.revocations import WAIT_SECONDS
 
 if TYPE_CHECKING:
     import httpx
@@ -31,6 +33,17 @@ class Transport(Protocol):
 
     def search(self, query: str, limit: int, filters: SearchFilters) -> list[str]:
         """Ids of the plugins that match, best first."""
+        ...
+
+    async def await_revocations(self, known: int) -> int:
+        """How many releases are revoked, as soon as they are more than ``known``, or ``WAIT_SECONDS`` have passed.
+
+        Raises BackendUnavailable.
+        """
+        ...
+
+    def report_reach(self, digest: str, host: str, installed: bool, seconds: float) -> None:
+        """That a platform has carried out a revocation. Raises NotFound, ValidationFailed or BackendUnavailable."""
         ...
 
     def close(self) -> None: ...
@@ -60,6 +73,14 @@ class RegistryTransport:
     def search(self, query: str, limit: int, filters: SearchFilters) -> list[str]:
         """See :class:`Transport`."""
         return [entry.id for entry in self._reader.search(query, limit, filters)]
+
+    async def await_revocations(self, known: int) -> int:
+        """See :class:`Transport`."""
+        return await self._reader.await_revocations(known, WAIT_SECONDS)
+
+    def report_reach(self, digest: str, host: str, installed: bool, seconds: float) -> None:
+        """See :class:`Transport`."""
+        self._reader.note_reach(digest, Reached(host, installed, seconds))
 
     def close(self) -> None:
         """Close the reader if it is ours."""
@@ -101,6 +122,32 @@ class HttpTransport:
             raise self._unreachable(error) from error
         except (ValueError, KeyError, TypeError) as error:
             raise BackendUnavailable(f"{self._base} does not answer as a marketplace does.") from error
+
+    async def await_revocations(self, known: int) -> int:
+        """See :class:`Transport`. A connection of its own: it is left when the platform stops."""
+        import httpx
+
+        asked = {"known": known, "seconds": WAIT_SECONDS}
+        try:
+            async with httpx.AsyncClient(timeout=WAIT_SECONDS + TIMEOUT_SECONDS) as client:
+                response = await client.get(f"{self._base}/revocations/wait", params=asked)
+            self._check(response, "revocations")
+            return int(response.json()["revoked"])
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackendUnavailable(f"{self._base} does not answer as a marketplace does.") from error
+
+    def report_reach(self, digest: str, host: str, installed: bool, seconds: float) -> None:
+        """See :class:`Transport`."""
+        import httpx
+
+        told = {"host": host, "installed": installed, "seconds": seconds}
+        try:
+            response = self._client.post(f"{self._base}/revocations/{digest}/reach", json=told)
+            self._check(response, "revocations")
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
 
     def close(self) -> None:
         """Close the connections."""

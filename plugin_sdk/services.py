@@ -353,6 +353,17 @@ class PublishedRelease:
     published: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A release that the marketplace's operator has ended everywhere. ``at`` is ISO 8601 in UTC."""
+
+    digest: str
+    plugin: str
+    version: str
+    reason: str
+    at: str
+
+
 class Marketplace(Protocol):
     """The marketplace as the platform uses it: nothing comes back unverified."""
 
@@ -374,4 +385,18 @@ class Marketplace(Protocol):
 
     async def fetch(self, plugin: str, version: str) -> VerifiedPackage:
         """Download and verify one release. Raises NotFound or VerificationFailed."""
+        ...
+
+    async def revocations(self) -> tuple[Revocation, ...]:
+        """All revoked releases, oldest first. Raises VerificationFailed or BackendUnavailable."""
+        ...
+
+    async def await_revocations(self, known: int) -> int:
+        """Wait until more than ``known`` releases are revoked, or some time has passed; how many are now, as far as
+        can be told without verifying. Raises BackendUnavailable."""
+        ...
+
+    async def report_reach(self, digest: str, host: str, installed: bool, seconds: float) -> None:
+        """Tell the marketplace that ``host`` has carried out a revocation, so many seconds after it was made.
+        Raises BackendUnavailable."""
         ...

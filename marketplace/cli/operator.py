@@ -1,4 +1,4 @@
-"""The operator's commands: trust, serve."""
+"""The operator's commands: trust, kill, reach, serve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from marketplace.cli.shared import MARKETPLACE_HELP, load_settings, print_rows
+from marketplace.cli.shared import MARKETPLACE_HELP, load_settings, print_rows, print_table
 from plugin_sdk.terminal import CommandTree, JsonOption, command, show
 
 
@@ -31,6 +31,48 @@ def add_operator_commands(tree: CommandTree) -> None:
         body = fetch_root(settings, root, first_use=first_use)
         pinned = pin_root(settings, body)
         show(pinned, json, lambda: print_rows(pinned))
+
+    @group.command("kill")
+    @command
+    def kill(
+        plugin: Annotated[str, typer.Argument(help="The plugin's id, publisher/name.")],
+        version: Annotated[str, typer.Argument(help="The release to end.")],
+        reason: Annotated[str, typer.Option("--reason", help="Why, for everybody who ran it.")],
+        yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+        json: JsonOption = False,
+    ) -> None:
+        """End a release of this marketplace everywhere, at once and for ever. Needs the marketplace's data folder."""
+        from dataclasses import asdict
+
+        from marketplace.revoking import revoke_here
+
+        if not yes:
+            typer.confirm(
+                f"Platforms will quarantine {plugin} {version} within seconds, and nothing takes that back. End it?",
+                abort=True,
+                err=True,
+            )
+        revoked = revoke_here(load_settings(), plugin, version, reason)
+        show(asdict(revoked), json, lambda: print_rows(asdict(revoked)))
+
+    @group.command("reach")
+    @command
+    def reach(
+        digest: Annotated[str, typer.Argument(help="SHA-256 of a revoked package, as `marketplace kill` printed it.")],
+        json: JsonOption = False,
+    ) -> None:
+        """Say which platforms have carried out a revocation, and how long it took."""
+        from marketplace.revoking import reach_here
+
+        found = reach_here(load_settings(), digest)
+
+        def text() -> None:
+            print_rows({k: found[k] for k in ("plugin", "version", "reason", "at", "platforms", "had_it", "slowest")})
+            columns = ("platform", "had it", "seconds")
+            rows = [[r["host"], "yes" if r["installed"] else "no", f"{r['seconds']:.1f}"] for r in found["reached"]]
+            print_table(columns, rows, "No platform has reported yet.")
+
+        show(found, json, text)
 
     @group.command("serve")
     @command

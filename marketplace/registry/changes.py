@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,9 +27,12 @@ from marketplace.log.entry import (
 )
 from marketplace.namespaces import KeySet
 from marketplace.package import Package
+from marketplace.registry.reach import revocation_of
 from marketplace.registry.receipts import DeprecationRecord, NamespaceRecord, Receipt
 from marketplace.registry.search import Standing, recent_downloads, update_search
-from marketplace.registry.tables import OLD_TEXT, namespaces, plugins, releases
+from marketplace.registry.tables import OLD_TEXT, namespaces, plugins, releases, revocations
+from marketplace.revocations import kill_entry
+from plugin_sdk.services import Revocation
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class Touched:
 
     namespaces: dict[str, bytes] = field(default_factory=dict)
     plugins: dict[str, str | None] = field(default_factory=dict)
+    revoked: bool = False
     entries: list[Entry] = field(default_factory=list)
     statements: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     """Envelopes behind ``entries`` that nothing else keeps, by position."""
@@ -211,7 +215,33 @@ class Deprecate:
         return DeprecationRecord(self.plugin, self.reason, self.successor, self.at)
 
 
-Change = RegisterNamespace | Publish | YankRelease | Deprecate
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """End a release everywhere, by the marketplace's operator. Asked again, it changes nothing."""
+
+    revocation: Revocation
+    envelope: bytes
+    """The registry's own statement."""
+
+    def apply(self, connection: sa.Connection, now: str, touched: Touched) -> Revocation:
+        """The stored revocation if there is one. Raises NotFound if there is no such release."""
+        said = self.revocation
+        row = _release_row(connection, said.plugin, said.version)
+        if row is None or row.digest != said.digest:
+            raise NotFound(f"There is no release {said.plugin} {said.version} with this digest.", plugin=said.plugin)
+        known = revocation_of(connection, said.digest)
+        if known is not None:
+            return known
+        connection.execute(sa.insert(revocations).values(asdict(said)))
+        touched.plugins.setdefault(said.plugin, None)
+        touched.revoked = True
+        statement = json.loads(self.envelope)
+        entry = kill_entry(said.plugin, said.version, said.digest, statement_digest(statement), now)
+        touched.log(entry, statement)
+        return said
+
+
+Change = RegisterNamespace | Publish | YankRelease | Deprecate | Revoke
 
 
 def find_receipt(connection: sa.Connection, plugin: str, version: str, digest: str) -> Receipt | None:
@@ -257,6 +287,8 @@ def rebuild_search(connection: sa.Connection, now: float) -> None:
 def load_index(connection: sa.Connection, plugin: str) -> Index:
     """All releases of a plugin (none if there is no such plugin)."""
     rows = connection.execute(sa.select(releases).where(releases.c.plugin == plugin))
+    killed = connection.execute(sa.select(revocations).where(revocations.c.plugin == plugin))
+    ended = {row.digest: Yank(f"revoked by the marketplace: {row.reason}", row.at) for row in killed}
     said = connection.execute(sa.select(plugins.c.deprecation).where(plugins.c.plugin == plugin)).scalar()
     return make_index(
         plugin,
@@ -267,7 +299,7 @@ def load_index(connection: sa.Connection, plugin: str) -> Index:
                 size=row.size,
                 kernel=row.kernel,
                 published=row.published,
-                yanked=Yank(**row.yank) if row.yank else None,
+                yanked=ended.get(row.digest) or (Yank(**row.yank) if row.yank else None),
                 manifest=row.manifest,
                 envelope=row.envelope,
             )

@@ -6,14 +6,27 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from kernel.errors import NotFound, ValidationFailed
 from kernel.ports import Clock
+from kernel.versions import parse_version
 from marketplace.errors import SignatureInvalid, SignatureMissing, SignerUnknown
+from marketplace.keys import SigningKey
 from marketplace.package import Package, read_package
-from marketplace.registry.changes import Deprecate, YankRelease
+from marketplace.registry.changes import Deprecate, Revoke, YankRelease
 from marketplace.registry.reader import RegistryReader
 from marketplace.registry.receipts import Receipt
-from marketplace.signing import DEPRECATION, YANK, Statement, open_statement, peek_statement, verify_release
+from marketplace.signing import (
+    DEPRECATION,
+    KILL,
+    YANK,
+    Statement,
+    open_statement,
+    peek_statement,
+    sign_statement,
+    verify_release,
+)
 from marketplace.validator import Validation, Validator
+from plugin_sdk.services import Revocation
 
 CLOCK_SKEW = 300.0
 """Seconds that a publisher's clock may be ahead."""
@@ -72,6 +85,19 @@ class Examiner:
         told = None if reason is None else (str(reason).strip() or "no reason given")[:500]
         named = str(successor) if successor and told is not None else None
         return Deprecate(str(said["plugin"]), told, named, moment, envelope)
+
+    def revocation(self, plugin: str, version: str, reason: str, key: SigningKey) -> Revoke:
+        """The end of a release, with the registry's own statement by ``key``. Raises NotFound or ValidationFailed."""
+        told = " ".join(reason.split())[:500]
+        if not told:
+            raise ValidationFailed("A revocation must say why.", plugin=plugin, expected="a reason")
+        release = self._reader.index(plugin).find(str(parse_version(version)))
+        if release is None:
+            raise NotFound(f"There is no release {plugin} {version}.", plugin=plugin, found=version)
+        at = datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="milliseconds")
+        said = Revocation(release.digest, plugin, release.version, told, at.replace("+00:00", "Z"))
+        predicate = {name: value for name, value in asdict(said).items() if name != "digest"}
+        return Revoke(said, sign_statement(KILL, {f"{plugin}@{release.version}": release.digest}, predicate, key))
 
     def _publishers_word(self, envelope: bytes, kind: str) -> Statement:
         """A statement about a plugin, signed by the keys of its namespace."""

@@ -46,6 +46,7 @@ from marketplace.registry.examiner import Examiner
 from marketplace.registry.history import past_changes
 from marketplace.registry.log import LogRows
 from marketplace.registry.metadata import MetadataRows
+from marketplace.registry.reach import all_revocations
 from marketplace.registry.reader import RegistryReader
 from marketplace.registry.receipts import (
     KEYS_TARGET,
@@ -57,15 +58,17 @@ from marketplace.registry.receipts import (
 )
 from marketplace.registry.search import note_downloads, refresh_standings
 from marketplace.registry.tables import Tables, releases
+from marketplace.revocations import REVOCATIONS_TARGET, revocations_document
 from marketplace.rules.rule import ComponentInspector, ContractChecker, Mode
 from marketplace.tuf_repository import Lifetimes, Renewal, RepositoryKeys, TufRepository
 from marketplace.validator import RuleState, Validation, Validator
+from plugin_sdk.services import Revocation
 
 MAX_BATCH = 256
 ROOT_FILE = "root.json"
 RENEW_SECONDS = 3_600.0
 OnStep = Callable[[str], None]
-Outcome = Receipt | NamespaceRecord | DeprecationRecord | Exception
+Outcome = Receipt | NamespaceRecord | DeprecationRecord | Revocation | Exception
 
 
 class SystemClock:
@@ -245,6 +248,14 @@ class Registry:
         change = await asyncio.to_thread(self._examiner.deprecation, envelope)
         return cast(DeprecationRecord, await self._commit(change))
 
+    async def revoke(self, plugin: str, version: str, reason: str) -> Revocation:
+        """End a release everywhere: nobody installs it any more, and platforms that run it quarantine it within
+        seconds. There is no way back. Idempotent. Raises NotFound or ValidationFailed.
+        """
+        key = self._keys.online("receipts")
+        change = await asyncio.to_thread(self._examiner.revocation, plugin, version, reason, key)
+        return cast(Revocation, await self._commit(change))
+
     async def cosign(self, body: bytes) -> tuple[int, list[str]]:
         """Take in a witness' signature under one of the log's checkpoints (a signed note): its size, and whose.
 
@@ -339,6 +350,8 @@ class Registry:
             documents = {target_path(name): document for name, document in touched.namespaces.items()}
             for plugin, readme in touched.plugins.items():
                 documents[index_path(plugin)] = render(connection, plugin, readme, self._clock.now()).to_bytes()
+            if touched.revoked:
+                documents[REVOCATIONS_TARGET] = revocations_document(all_revocations(connection))
             self._on_step("documents-rendered")
             if documents:
                 log = LogRows(connection, now)

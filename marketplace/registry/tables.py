@@ -91,6 +91,27 @@ releases = sa.Table(
     sa.Column("findings", sa.JSON, nullable=False, server_default="[]"),
 )
 
+revocations = sa.Table(
+    "revocations",
+    schema,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False, unique=True),
+    sa.Column("plugin", sa.Text, nullable=False, index=True),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+)
+
+reach = sa.Table(
+    "reach",
+    schema,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("installed", sa.Boolean, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("reported", sa.Float, nullable=False),
+)
+
 log_entries = sa.Table(
     "log_entries",
     schema,

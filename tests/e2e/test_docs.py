@@ -90,6 +90,7 @@ def _as_it_is(served: Served, shell: Shell, page: Path) -> int:
         ("keep-consent-receipts", partial(_later, at="## When a newer version is here")),
         ("meter-and-budget", _as_it_is),
         ("operate-plugins", _later),
+        ("revoke-a-release", _as_it_is),
         ("upgrade-without-fear", partial(_later, at="## Look first")),
         ("troubleshoot", _as_it_is),
         ("when-a-plugin-fails", _as_it_is),

@@ -31,6 +31,7 @@ RUN_BY = {
     "docs/how-to/meter-and-budget.md": "tests/e2e/test_docs.py",
     "docs/how-to/operate-plugins.md": "tests/e2e/test_docs.py",
     "docs/how-to/port-an-extism-plugin.md": "tests/e2e/test_porting.py",
+    "docs/how-to/revoke-a-release.md": "tests/e2e/test_docs.py",
     "docs/how-to/run-on-postgresql.md": "tests/connected/test_documents.py",
     "docs/how-to/send-a-secret.md": "tests/e2e/test_tutorial.py",
     "docs/how-to/troubleshoot.md": "tests/e2e/test_docs.py",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from plugin_sdk import GraphQL, PluginContext, Routes, hookimpl
+import hashlib
+import json
+
+from plugin_sdk import ALL_TENANTS, GraphQL, PluginContext, Routes, hookimpl
 from plugin_sdk.data import Schema
 from plugin_sdk.services import (
     ActivationControl,
@@ -22,6 +25,7 @@ from plugins.builtin.catalog.consent.graphql import consent_types
 from plugins.builtin.catalog.consent.receipts import Receipts
 from plugins.builtin.catalog.consent.rest import consents_router
 from plugins.builtin.catalog.consent.updates import Updates
+from plugins.builtin.catalog.domain import Release
 from plugins.builtin.catalog.health import HealthKeeper, Rule
 from plugins.builtin.catalog.health_rest import health_router, reset_router
 from plugins.builtin.catalog.infrastructure import SCHEMA, SqlCatalog
@@ -33,6 +37,7 @@ from plugins.builtin.catalog.policy.graphql import policy_types
 from plugins.builtin.catalog.policy.infrastructure import SqlPolicies
 from plugins.builtin.catalog.policy.rest import operator_policy_router, tenant_policy_router
 from plugins.builtin.catalog.rest import activations_router, plugins_router
+from plugins.builtin.catalog.revocations import RevocationKeeper
 from plugins.builtin.catalog.secrets.application import PluginSecrets
 from plugins.builtin.catalog.secrets.graphql import secret_types
 from plugins.builtin.catalog.secrets.rest import secrets_router
@@ -53,6 +58,7 @@ class CatalogPlugin:
         policies: Policies,
         updates: Updates,
         receipts: Receipts,
+        revocations: RevocationKeeper,
     ) -> None:
         self._tenants = tenants
         self._secrets = secrets
@@ -62,6 +68,7 @@ class CatalogPlugin:
         self._policies = policies
         self._updates = updates
         self._receipts = receipts
+        self._revocations = revocations
 
     @hookimpl
     def contribute_tables(self) -> Schema:
@@ -95,9 +102,11 @@ class CatalogPlugin:
     def starting(self) -> None:
         self._trials.start()
         self._health.start()
+        self._revocations.start()
 
     @hookimpl
     async def stopping(self) -> None:
+        await self._revocations.stop()
         await self._health.stop()
         await self._trials.stop()
 
@@ -153,4 +162,19 @@ def start(platform: PluginContext) -> CatalogPlugin:
         operations.install,
         rule,
     )
-    return CatalogPlugin(tenants, operations, secrets, trials, health, policies, updates, receipts)
+
+    async def installed() -> list[Release]:
+        async with database.read(ALL_TENANTS) as transaction:
+            return await repository.releases(transaction)
+
+    def host() -> str:
+        keys = json.dumps(services.get(StatementSigner).public_keys(), sort_keys=True)
+        return f"platform-{hashlib.sha256(keys.encode()).hexdigest()[:16]}"
+
+    revocations = RevocationKeeper(
+        lambda: services.get(Marketplace),
+        installed,
+        health.quarantine,
+        host if platform.settings.marketplace_reports else None,
+    )
+    return CatalogPlugin(tenants, operations, secrets, trials, health, policies, updates, receipts, revocations)
