@@ -20,6 +20,7 @@ from marketplace.log.key import KEYS_TARGET, open_receipt, read_log_key
 from marketplace.log.note import VerifierKey
 from marketplace.log.proof import LogProof, read_proof
 from marketplace.log.witness import cosign
+from marketplace.revocations import REVOCATIONS_TARGET, read_revocations
 from marketplace.transport import Transport
 from marketplace.tufcache import TrustedCache
 
@@ -57,7 +58,7 @@ class Logbook:
             return publisher in (None, entry.publisher)
 
         def claimed(entry: Entry) -> bool:
-            return entry.kind == "yank" or (entry.kind == "publish" and entry.publisher == publisher)
+            return entry.kind in ("yank", "kill") or (entry.kind == "publish" and entry.publisher == publisher)
 
         with self._session() as (updater, follower):
             found = follower.audit(asked, claimed, whole=whole)
@@ -139,8 +140,12 @@ class Logbook:
             return "does not list it"
         if release.digest != entry.digest:
             return f"lists other bytes (sha256 {release.digest[:16]})"
-        if entry.kind == "yank" and release.yanked is None:
+        if entry.kind in ("yank", "kill") and release.yanked is None:
             return "offers it for new installs"
+        if entry.kind == "kill":
+            revoked = read_revocations(self._trusted.target(updater, REVOCATIONS_TARGET))
+            if entry.digest not in {each.digest for each in revoked}:
+                return "does not list it as revoked"
         return None
 
     @contextmanager

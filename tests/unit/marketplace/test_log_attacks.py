@@ -26,6 +26,7 @@ from marketplace.registry import Registry
 from marketplace.registry.changes import YankRelease
 from marketplace.registry.metadata import MetadataRows
 from marketplace.registry.receipts import keys_document
+from marketplace.revocations import REVOCATIONS_TARGET, revocations_document
 from marketplace.signing import canonical_json, sign_statement, sign_yank
 from marketplace.transport import RegistryTransport
 
@@ -391,6 +392,17 @@ async def test_a_withdrawal_that_the_marketplace_hides_is_found_by_an_audit(
         (problem,) = found.problems
         assert problem.startswith("Entry 3 says yank acme/guard 1.0.0")
         assert "offers it for new installs" in problem
+
+
+async def test_a_revocation_that_the_marketplace_hides_is_found_by_an_audit(shop: Registry, logbook: Logbook) -> None:
+    """Logged for all to see, but no longer on the list that platforms carry out."""
+    await shop.revoke("acme/guard", "1.0.0", "It sends secrets out.")
+    assert logbook.audit(whole=True)[1].problems == []
+    sign_as_registry(shop, {REVOCATIONS_TARGET: revocations_document([])})
+    _, found = logbook.audit(whole=True)
+    (problem,) = found.problems
+    assert problem.startswith("Entry 3 says kill acme/guard 1.0.0")
+    assert "does not list it as revoked" in problem
 
 
 async def test_a_release_that_its_publisher_logged_and_the_marketplace_changed_is_found_by_the_publisher(
