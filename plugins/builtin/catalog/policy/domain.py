@@ -208,7 +208,7 @@ def _release(level: Level, policy: Policy, candidate: Candidate, now: datetime) 
     for name, most in sorted(policy.limits.items()):
         asked = getattr(manifest.limits, name)
         if asked > most:
-            what = f"it asks for {asked} {_words(name)}, at most {most} are allowed"
+            what = f"it asks for {name} = {asked}, and at most {most} is allowed"
             found.append(_finding(level, "limits", name, f"{name} <= {most}", what, f"{name} = {asked}"))
     return found
 
@@ -273,10 +273,6 @@ def overlap(one: str, other: str) -> bool:
 
 def _finding(level: Level, rule: str, subject: str, expected: str, detail: str, found: str | None = None) -> Finding:
     return Finding(level, rule, subject, expected, subject if found is None else found, detail)
-
-
-def _words(limit: str) -> str:
-    return limit.replace("_", " ")
 
 
 def who_changes(level: Level) -> str:
