@@ -35,9 +35,14 @@ Catalogue = Callable[[str], Sequence[PluginManifest]]
 
 
 class _Provider(AbstractProvider[Requirement, PluginManifest, str]):
+    """What resolvelib asks. It asks the same again and again while it searches, so each answer is kept."""
+
     def __init__(self, catalogue: Catalogue, present: Mapping[str, str]) -> None:
         self._catalogue = catalogue
         self._present = present
+        self._choices: dict[str, list[PluginManifest]] = {}
+        self._within: dict[tuple[str, str], frozenset[str]] = {}
+        self._needs: dict[tuple[str, str], list[Requirement]] = {}
 
     def identify(self, requirement_or_candidate: Requirement | PluginManifest) -> str:
         if isinstance(requirement_or_candidate, Requirement):
@@ -55,23 +60,36 @@ class _Provider(AbstractProvider[Requirement, PluginManifest, str]):
         requirements: Mapping[str, Iterator[Requirement]],
         incompatibilities: Mapping[str, Iterator[PluginManifest]],
     ) -> Iterable[PluginManifest]:
-        ranges = [parse_range(r.range) for r in requirements[identifier]]
+        wanted = [self._fitting(identifier, range) for range in {r.range for r in requirements[identifier]}]
         refused = {m.version for m in incompatibilities[identifier]}
-        found = [
-            m
-            for m in self._catalogue(identifier)
-            if m.version not in refused and all(m.semver in wanted for wanted in ranges) and kernel_fits(m)
-        ]
-        # What is there already is kept if it fits; otherwise the newest.
-        present = self._present.get(identifier)
-        return sorted(found, key=lambda m: (m.version == present, m.semver), reverse=True)
+        versions = frozenset.intersection(*wanted) - refused
+        return [m for m in self._ordered(identifier) if m.version in versions]
 
     def is_satisfied_by(self, requirement: Requirement, candidate: PluginManifest) -> bool:
-        return candidate.semver in parse_range(requirement.range)
+        return candidate.version in self._fitting(requirement.plugin, requirement.range)
 
     def get_dependencies(self, candidate: PluginManifest) -> Iterable[Requirement]:
-        parent = f"{candidate.id} {candidate.version}"
-        return [Requirement(p, r, parent) for p, r in candidate.requires.plugins.items()]
+        key = (candidate.id, candidate.version)
+        if key not in self._needs:
+            parent = f"{candidate.id} {candidate.version}"
+            self._needs[key] = [Requirement(p, r, parent) for p, r in candidate.requires.plugins.items()]
+        return self._needs[key]
+
+    def _ordered(self, plugin: str) -> list[PluginManifest]:
+        """What of a plugin runs here: what is there already first, then the newest."""
+        if plugin not in self._choices:
+            present = self._present.get(plugin)
+            runs = [m for m in self._catalogue(plugin) if kernel_fits(m)]
+            self._choices[plugin] = sorted(runs, key=lambda m: (m.version == present, m.semver), reverse=True)
+        return self._choices[plugin]
+
+    def _fitting(self, plugin: str, range: str) -> frozenset[str]:
+        """The versions of a plugin within a range."""
+        key = (plugin, range)
+        if key not in self._within:
+            wanted = parse_range(range)
+            self._within[key] = frozenset(m.version for m in self._ordered(plugin) if m.semver in wanted)
+        return self._within[key]
 
 
 def contract_of(manifest: PluginManifest) -> str | None:
