@@ -1,14 +1,17 @@
-"""``market.search``, ``market.verify``, ``market.update_check`` and ``market.publish_rate``: what trust costs.
+"""The rows of the marketplace but ``market.kill`` and ``market.resolve``: what finding, publishing and trust cost.
 
 Search: the 95th percentile over realistic, misspelt and very common words in a catalogue of 100,000 plugins,
-against the bare full-text index asked for one rare word. Verify: a package's whole chain offline, against the bare
-check of its signature. Update check: what a platform that is up to date sends for, by requests and bytes. Publish
-rate: releases a second handed in at once (which are signed in batches), against one after another.
+against the bare full-text index asked for one rare word. Publish: from handing a release in to having it installed
+from a cache that knew nothing, beside 100,000 plugins that are in search and in the signed metadata. Verify: a
+package's whole chain offline, against the bare check of its signature. Update check: what a platform that is up to
+date sends for, by requests and bytes. Publish rate: releases a second handed in at once (which are signed in
+batches), against one after another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import statistics
 import tempfile
@@ -17,13 +20,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from marketplace.client import MarketplaceClient
+from marketplace.index import index_path
 from marketplace.keys import SigningKey, generate_key
 from marketplace.namespaces import make_key_set
 from marketplace.publishing import SignedPackage
 from marketplace.registry import Registry
+from marketplace.registry.metadata import MetadataRows
 from marketplace.registry.search import Standing, update_search
-from marketplace.signing import verify_release
+from marketplace.registry.tables import tuf_targets
+from marketplace.signing import canonical_json, verify_release
 from marketplace.testing import make_signed, write_plugin
 from marketplace.transport import RegistryTransport
 from plugin_sdk.services import MarketplaceEntry, SearchFilters
@@ -165,10 +173,57 @@ def _fill(registry: Registry, dice: random.Random) -> list[str]:
     return words
 
 
-def _search(home: Path) -> dict[str, Any]:
+class _BulkRows(MetadataRows):
+    """Target documents in one statement: 100,000 at once."""
+
+    def __init__(self, connection: sa.Connection, now: float) -> None:
+        super().__init__(connection, now)
+        self.documents: list[dict[str, Any]] = []
+
+    def write_target(self, path: str, body: bytes) -> None:
+        self.documents.append({"path": path, "sha256": hashlib.sha256(body).hexdigest(), "body": body})
+
+
+def _sign(registry: Registry) -> None:
+    """Let the metadata list every plugin of the catalogue."""
+    with registry._tables.write() as connection:
+        rows = _BulkRows(connection, time.time())
+        known = connection.exec_driver_sql("SELECT plugin FROM plugins").scalars()
+        documents = {index_path(plugin): canonical_json({"format": 1, "plugin": plugin}) for plugin in known}
+        registry._repository.commit(rows, documents)
+        connection.execute(sa.insert(tuf_targets), rows.documents)
+
+
+def _publish(home: Path, registry: Registry) -> dict[str, Any]:
+    key, taken = generate_key(), []
+
+    async def publish() -> None:
+        await registry.register_namespace(make_key_set("keelmark", [key]).document)
+        for number in range(ROUNDS):
+            signed = _signed(home / "source", key, f"keelmark/lantern{number}x")
+            road = RegistryTransport(registry.reader)
+            client = MarketplaceClient(road, home / f"cache{number}", registry.trusted_root)
+            began = time.perf_counter()
+            await registry.publish(signed.package.data, signed.envelope)
+            await client.fetch(signed.package.manifest.id, signed.package.manifest.version)
+            taken.append(time.perf_counter() - began)
+
+    asyncio.run(publish())
+    return absolute(
+        "market.publish",
+        values=taken,
+        unit="s, handed in to installable",
+        target="<= 2 s",
+        met=lambda value: value <= 2,
+    )
+
+
+def _search(home: Path) -> list[dict[str, Any]]:
     dice = random.Random(4)
     registry = Registry.open(home / "registry")
     words = _fill(registry, dice)
+    _sign(registry)
+    published = _publish(home, registry)
     queries = [f"{dice.choice(words)} {dice.choice(_COMMON)}" for _ in range(40)]
     queries += [dice.choice(words) for _ in range(20)] + [word[:-2] + word[-1] for word in words[:20]]
     queries += [*_COMMON, "data user report", "sync mail"]
@@ -187,7 +242,7 @@ def _search(home: Path) -> dict[str, Any]:
 
     ours, baseline = alternate(lambda: p95(registry.reader.search, queries), lambda: p95(bare, queries), ROUNDS)
     asyncio.run(registry.close())
-    return row(
+    searched = row(
         "market.search",
         ours=ours,
         baseline=baseline,
@@ -195,17 +250,18 @@ def _search(home: Path) -> dict[str, Any]:
         target="<= 30 ms and <= 10x",
         met=lambda ratio: ratio <= 10 and statistics.median(ours) <= 30,
     )
+    return [published, searched]
 
 
 def rows() -> list[dict[str, Any]]:
-    """The four rows."""
+    """The five rows."""
     found = []
     with tempfile.TemporaryDirectory() as home:
         found += asyncio.run(_trust(Path(home)))
     with tempfile.TemporaryDirectory() as home:
         found.append(asyncio.run(_rate(Path(home))))
     with tempfile.TemporaryDirectory() as home:
-        found.append(_search(Path(home)))
+        found += _search(Path(home))
     return found
 
 
