@@ -156,7 +156,7 @@ _SEARCH = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_text USING fts5("
     "about, body, facets, prefix = '2 3', tokenize = 'porter unicode61 remove_diacritics 2')",
     "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_openings USING fts5("
-    "opening, tokenize = 'porter unicode61 remove_diacritics 2')",
+    "opening, facets, tokenize = 'porter unicode61 remove_diacritics 2')",
     "CREATE VIRTUAL TABLE IF NOT EXISTS plugin_trigrams USING fts5(title, tokenize = 'trigram')",
 )
 _FROM_1 = (

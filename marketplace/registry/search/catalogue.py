@@ -81,7 +81,7 @@ def update_search(
     _insert(connection, "plugin_text", place, about=about, body=text, facets=facets)
     _insert(connection, "plugin_trigrams", place, title=" ".join(words_of(title)))
     # A table of its own: of a common word in another column, FTS5 would read every row to see which begin with it.
-    _insert(connection, "plugin_openings", place, opening=" ".join(words_of(entry.name)[:1]))
+    _insert(connection, "plugin_openings", place, opening=" ".join(words_of(entry.name)[:1]), facets=facets)
     learn(connection, words_of(title))
 
 

@@ -87,7 +87,7 @@ def _rows(connection: sa.Connection, words: Sequence[str], query: str, limit: in
         found = _best(connection, right, "", limit, filters) if right != words else []
     if not found and all(len(word) >= 3 for word in words):
         found = _match(connection, "plugin_trigrams", " ".join(f'"{word}"' for word in words), limit)
-        found = [row for row in found if _passes(connection, row, filters)]
+        found = [row for row in found if _passes(connection, row, _narrowed(filters))]
     return found
 
 
@@ -103,19 +103,19 @@ def _best(connection: sa.Connection, words: Sequence[str], query: str, limit: in
     narrowed = _narrowed(filters)
     scores: dict[int, float] = {}
     named = "SELECT slot FROM plugins WHERE slot IS NOT NULL AND (name_key = ? OR plugin = ?) ORDER BY slot LIMIT ?"
-    for (row,) in _fetch(connection, named, (" ".join(words), query.strip().lower(), limit)):
-        if not narrowed or _passes(connection, row, filters):
+    # Whether one of these passes the filters is not in the index of names, so all of them are looked at.
+    most = -1 if narrowed else limit
+    for (row,) in _fetch(connection, named, (" ".join(words), query.strip().lower(), most)):
+        if _passes(connection, row, narrowed):
             scores[row] = EXACT * quality_of(row)
     if len(words) == 1:
-        for row in _match(connection, "plugin_openings", f'"{words[0]}"', limit):
-            if not narrowed or _passes(connection, row, filters):
-                scores.setdefault(row, OPENING * quality_of(row))
+        opening = _also(f'opening : "{words[0]}"', narrowed)
+        for row in _match(connection, "plugin_openings", opening, limit + len(scores)):
+            scores.setdefault(row, OPENING * quality_of(row))
     for table, columns, how, weight in (*PLACES, *BEGUN_PLACES):
         if len(scores) >= limit and (how == "begun" or sorted(scores.values(), reverse=True)[limit - 1] >= weight):
             break
-        expression = _expression(columns, words, how)
-        if narrowed:
-            expression = f"({expression}) AND ({narrowed})"
+        expression = _also(_expression(columns, words, how), narrowed)
         # What a narrower place had already is in the wider ones too.
         for row in _match(connection, table, expression, limit + len(scores)):
             scores.setdefault(row, weight * quality_of(row))
@@ -129,13 +129,16 @@ def _expression(columns: str, words: Sequence[str], how: str) -> str:
     return f"{{{columns}}} : ({' AND '.join(quoted)})"
 
 
+def _also(expression: str, narrowed: str) -> str:
+    return f"({expression}) AND ({narrowed})" if narrowed else expression
+
+
 def _narrowed(filters: SearchFilters) -> str:
     values = {each: getattr(filters, each) for each in FACETS}
     return " AND ".join(f'facets : "{facet_word(facet, value)}"' for facet, value in values.items() if value)
 
 
-def _passes(connection: sa.Connection, row: int, filters: SearchFilters) -> bool:
-    narrowed = _narrowed(filters)
+def _passes(connection: sa.Connection, row: int, narrowed: str) -> bool:
     if not narrowed:
         return True
     statement = "SELECT 1 FROM plugin_about WHERE plugin_about MATCH ? AND rowid = ?"

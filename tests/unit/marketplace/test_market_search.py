@@ -195,6 +195,18 @@ def test_filters_narrow_down_and_facets_say_to_what(catalogue: sa.Connection) ->
     assert facets.values["publisher"] == {"globex": 2, "acme": 1}
 
 
+def test_a_filter_finds_what_better_plugins_would_hide(catalogue: sa.Connection) -> None:
+    for number in range(12):
+        found = entry(f"crowd/named-{number}", "Invoice", "Makes invoices.", ())
+        update_search(catalogue, found.id, found, "", standing=Standing(at(1), 0, 500), now=NOW)
+        begun = entry(f"crowd/begun-{number}", "Invoice maker", "Makes invoices.", ())
+        update_search(catalogue, begun.id, begun, "", standing=Standing(at(1), 0, 500), now=NOW)
+    for id, name in (("tiny/title", "Paper invoice"), ("tiny/begun", "Invoice maker"), ("tiny/named", "Invoice")):
+        update_search(catalogue, id, entry(id, name, "Makes invoices.", ()), "", now=NOW)
+    only = SearchFilters(publisher="tiny")
+    assert [e.id for e in search(catalogue, "invoice", 3, only)] == ["tiny/named", "tiny/begun", "tiny/title"]
+
+
 def test_what_does_not_run_here_takes_no_place_from_what_does(catalogue: sa.Connection) -> None:
     for number in range(30):
         found = entry(f"crowd/new-{number}", "Invoice maker", "Makes invoices.", ())
