@@ -97,7 +97,7 @@ def test_a_plugin_lives_from_source_to_residue_free_uninstall(served: Served) ->
         second = _build(served, "1.1.0")
         served.cli("plugin", "publish", str(second))
         statuses, names = asyncio.run(_load_during_upgrade(served))
-        assert set(statuses) == {201}, statuses
+        assert set(statuses) == {201}, [n for s, n in zip(statuses, names, strict=True) if s != 201]
         assert set(names) == {"Ada (1.0.0)", "Ada (1.1.0)"}
         assert _register(acme, 3).json()["name"] == "Ada (1.1.0)"
         assert _register(globex, 3).json()["name"] == "Ada"
