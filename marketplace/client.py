@@ -63,7 +63,7 @@ class MarketplaceClient:
         witnesses: Sequence[VerifierKey] = (),
         witnesses_needed: int = 0,
     ) -> None:
-        self._transport, self._root, self._max_bytes = transport, trusted_root, max_package_bytes
+        self._transport, self._max_bytes = transport, max_package_bytes
         self._now = clock.now if clock else time.time
         self._trusted = TrustedCache(transport, cache, trusted_root)
         self._witnesses, self._needed = tuple(witnesses), witnesses_needed

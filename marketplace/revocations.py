@@ -8,6 +8,7 @@ another version.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -15,7 +16,6 @@ from datetime import datetime
 
 from kernel.errors import ValidationFailed
 from marketplace.errors import ReleaseRevoked, VerificationFailed
-from marketplace.log.entry import Entry
 from marketplace.signing import canonical_json
 from plugin_sdk.services import Revocation
 
@@ -64,15 +64,11 @@ def refuse_revoked(plugin: str, digest: str, revoked: Sequence[Revocation]) -> N
             )
 
 
-def kill_entry(plugin: str, version: str, digest: str, statement: str, at: str) -> Entry:
-    """The log's entry of a revocation."""
-    return Entry("kill", plugin.partition("/")[0], plugin, version, digest, statement, at)
-
-
-def checked_host(host: str) -> str:
-    """``host`` if it can name a platform in a report of reach. Raises ValidationFailed."""
+def check_report(host: str, seconds: float) -> None:
+    """Raise ValidationFailed unless ``host`` can name a platform, and ``seconds`` be how long something took."""
     if not _HOST.match(host):
         raise ValidationFailed(
             "This cannot name a platform.", expected="1 to 64 letters, digits, dots or dashes", found=host
         )
-    return host
+    if not 0 <= seconds < math.inf:
+        raise ValidationFailed("Nothing can take so long.", expected="seconds, 0 or more", found=str(seconds))

@@ -34,7 +34,7 @@ def reach_here(settings: Settings, digest: str) -> dict[str, Any]:
     """The revocation of a package and who has carried it out, as plain data; times in seconds. Raises NotFound."""
     reader = _reader(settings)
     try:
-        revoked, reached = reader.reach(digest)
+        revoked, reached = reader.revocations.reach(digest)
     finally:
         reader.close()
     return {

@@ -219,22 +219,22 @@ def _add_files(app: FastAPI, registry: Registry) -> None:
 
 
 def _add_revocations(app: FastAPI, registry: Registry) -> None:
-    reader = registry.reader
+    desk = registry.reader.revocations
 
     @app.get("/revocations", summary="Releases that the operator ended everywhere; the TUF target is what counts")
     def revocations() -> Revocations:
-        return Revocations(list(reader.revocations()))
+        return Revocations(list(desk.all()))
 
     @app.get("/revocations/wait", summary="Answers when more releases are revoked than are known, or in a while")
     async def wait(
         known: Annotated[int, Query(ge=0)], seconds: Annotated[float, Query(gt=0, le=WAIT_SECONDS)] = WAIT_SECONDS
     ) -> RevokedCount:
-        return RevokedCount(await reader.await_revocations(known, seconds))
+        return RevokedCount(await desk.wait(known, seconds))
 
     # Whoever reports is not identified: what comes in is a figure for the operator, and nothing is done by it.
     @app.post("/revocations/{digest}/reach", status_code=204, summary="A platform has carried out a revocation")
     def reach(digest: str, told: Reached) -> None:
-        reader.note_reach(digest, told)
+        desk.note(digest, told)
 
 
 def _add_writing(app: FastAPI, registry: Registry) -> None:

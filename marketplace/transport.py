@@ -76,11 +76,11 @@ class RegistryTransport:
 
     async def await_revocations(self, known: int) -> int:
         """See :class:`Transport`."""
-        return await self._reader.await_revocations(known, WAIT_SECONDS)
+        return await self._reader.revocations.wait(known, WAIT_SECONDS)
 
     def report_reach(self, digest: str, host: str, installed: bool, seconds: float) -> None:
         """See :class:`Transport`."""
-        self._reader.note_reach(digest, Reached(host, installed, seconds))
+        self._reader.revocations.note(digest, Reached(host, installed, seconds))
 
     def close(self) -> None:
         """Close the reader if it is ours."""

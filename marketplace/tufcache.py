@@ -18,6 +18,7 @@ from kernel.errors import BackendUnavailable
 from marketplace.errors import VerificationFailed
 from marketplace.filelock import locked
 from marketplace.log.key import KEYS_TARGET
+from marketplace.revocations import REVOCATIONS_TARGET
 from marketplace.transport import Transport
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class TrustedCache:
         try:
             return Path(updater.find_cached_target(info) or updater.download_target(info)).read_bytes()
         except (LengthOrHashMismatchError, DownloadLengthMismatchError) as error:
-            link = "log" if path == KEYS_TARGET else "namespace" if path.startswith("namespaces/") else "release"
+            kinds = {KEYS_TARGET: "log", REVOCATIONS_TARGET: "revocations"}
+            link = kinds.get(path) or ("namespace" if path.startswith("namespaces/") else "release")
             raise VerificationFailed(
                 link, f"{path} is not the document that its bin lists: {error}.", file=path
             ) from error

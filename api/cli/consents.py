@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from api.cli.tenant import TenantArgument
+from api.cli.tenant import TENANT_HELP, TenantArgument
 from kernel.errors import ValidationFailed
 from kernel.files import write_durably
 from plugin_sdk.receipts import check_receipts
@@ -20,7 +20,7 @@ FileArgument = Annotated[Path, typer.Argument(help="The export.", dir_okay=False
 
 def register(tree: CommandTree) -> None:
     """Add ``consents`` to the group ``tenant``."""
-    group = tree.group("tenant", "Switch plugins on and off for a tenant; consent to what they ask for.")
+    group = tree.group("tenant", TENANT_HELP)
     consents = typer.Typer(help="Receipts of what was consented to, signed by the platform.", no_args_is_help=True)
     group.add_typer(consents, name="consents")
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from marketplace.cli.shared import MARKETPLACE_HELP
 from plugin_sdk.terminal import EXIT_REFUSED, CommandTree, JsonOption, command, out, progress, show
 
 PluginArgument = Annotated[str, typer.Argument(help="publisher/name")]
@@ -14,7 +15,7 @@ PluginArgument = Annotated[str, typer.Argument(help="publisher/name")]
 
 def register(tree: CommandTree) -> None:
     """Add the commands to the group ``marketplace``, beside search and info."""
-    group = tree.group("marketplace", "Find, install, upgrade and remove plugins.")
+    group = tree.group("marketplace", MARKETPLACE_HELP)
 
     @group.command("install")
     @command

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from api.cli.tenant import PluginArgument, TenantArgument
+from api.cli.tenant import TENANT_HELP, PluginArgument, TenantArgument
 from kernel.errors import ValidationFailed
+from marketplace.cli.shared import MARKETPLACE_HELP
 from plugin_sdk.terminal import EXIT_FAILED, CommandTree, JsonOption, command, out, show
 
 FileArgument = Annotated[
@@ -102,7 +103,7 @@ class _Desk:
 
 
 def _operators(tree: CommandTree, desk: _Desk) -> None:
-    group = tree.group("marketplace", "Find, install, upgrade and remove plugins.")
+    group = tree.group("marketplace", MARKETPLACE_HELP)
     policy = _subgroup(group, "policy", "Say which plugins may come in, for everybody.")
 
     @policy.command("show")
@@ -168,7 +169,7 @@ def _operators(tree: CommandTree, desk: _Desk) -> None:
 
 
 def _admins(tree: CommandTree, desk: _Desk) -> None:
-    group = tree.group("tenant", "Switch plugins on and off for a tenant; consent to what they ask for.")
+    group = tree.group("tenant", TENANT_HELP)
     policy = _subgroup(group, "policy", "Say which plugins may come in, for a tenant; the platform's policy holds too.")
 
     @policy.command("show")

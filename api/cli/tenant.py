@@ -11,6 +11,7 @@ from rich.table import Table
 from kernel.errors import ValidationFailed
 from plugin_sdk.terminal import CommandTree, JsonOption, command, err, out, show
 
+TENANT_HELP = "Switch plugins on and off for a tenant; consent to what they ask for."
 TenantArgument = Annotated[str, typer.Argument(help="The tenant's id.")]
 PluginArgument = Annotated[str, typer.Argument(help="publisher/name")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="name=value; the value is JSON, or else text.")]
@@ -18,7 +19,7 @@ Assignments = Annotated[list[str] | None, typer.Option("--set", help="name=value
 
 def register(tree: CommandTree) -> None:
     """Add the group ``tenant``."""
-    group = tree.group("tenant", "Switch plugins on and off for a tenant; consent to what they ask for.")
+    group = tree.group("tenant", TENANT_HELP)
 
     @group.command("enable")
     @command

@@ -111,6 +111,11 @@ def yank_entry(plugin: str, version: str, digest: str, statement: str | None, at
     return Entry("yank", plugin.partition("/")[0], plugin, version, digest, statement, at)
 
 
+def kill_entry(plugin: str, version: str, digest: str, statement: str, at: str) -> Entry:
+    """The entry of a release that the marketplace's operator ended everywhere."""
+    return Entry("kill", plugin.partition("/")[0], plugin, version, digest, statement, at)
+
+
 def deprecation_entry(plugin: str, statement: str | None, at: str) -> Entry:
     """The entry of advice against a plugin, or of taking it back. Its digest is that of the plugin's id."""
     return Entry("deprecate", plugin.partition("/")[0], plugin, None, sha256_of(plugin.encode()), statement, at)

@@ -21,6 +21,7 @@ from marketplace.log.entry import (
     deprecation_entry,
     entry_key,
     keys_entry,
+    kill_entry,
     release_entry,
     statement_digest,
     yank_entry,
@@ -31,7 +32,6 @@ from marketplace.registry.reach import revocation_of
 from marketplace.registry.receipts import DeprecationRecord, NamespaceRecord, Receipt
 from marketplace.registry.search import Standing, recent_downloads, update_search
 from marketplace.registry.tables import OLD_TEXT, namespaces, plugins, releases, revocations
-from marketplace.revocations import kill_entry
 from plugin_sdk.services import Revocation
 
 
@@ -286,9 +286,9 @@ def rebuild_search(connection: sa.Connection, now: float) -> None:
 
 def load_index(connection: sa.Connection, plugin: str) -> Index:
     """All releases of a plugin (none if there is no such plugin)."""
-    rows = connection.execute(sa.select(releases).where(releases.c.plugin == plugin))
-    killed = connection.execute(sa.select(revocations).where(revocations.c.plugin == plugin))
-    ended = {row.digest: Yank(f"revoked by the marketplace: {row.reason}", row.at) for row in killed}
+    ended = (revocations.c.reason.label("ended"), revocations.c.at.label("ended_at"))
+    whole = sa.select(releases, *ended).outerjoin(revocations, revocations.c.digest == releases.c.digest)
+    rows = connection.execute(whole.where(releases.c.plugin == plugin))
     said = connection.execute(sa.select(plugins.c.deprecation).where(plugins.c.plugin == plugin)).scalar()
     return make_index(
         plugin,
@@ -299,7 +299,7 @@ def load_index(connection: sa.Connection, plugin: str) -> Index:
                 size=row.size,
                 kernel=row.kernel,
                 published=row.published,
-                yanked=ended.get(row.digest) or (Yank(**row.yank) if row.yank else None),
+                yanked=_yank(row),
                 manifest=row.manifest,
                 envelope=row.envelope,
             )
@@ -307,6 +307,12 @@ def load_index(connection: sa.Connection, plugin: str) -> Index:
         ],
         Deprecation(**said) if said and said["reason"] is not None else None,
     )
+
+
+def _yank(row: Any) -> Yank | None:
+    if row.ended is not None:
+        return Yank(f"revoked by the marketplace: {row.ended}", row.ended_at)
+    return Yank(**row.yank) if row.yank else None
 
 
 def _release_row(connection: sa.Connection, plugin: str, version: str) -> Any:

@@ -6,8 +6,6 @@ marketplace's folder.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +20,13 @@ from marketplace.registry.blobs import DIGEST, FolderBlobs
 from marketplace.registry.changes import find_receipt, load_index
 from marketplace.registry.log import LogRows
 from marketplace.registry.metadata import MetadataRows, read_target
-from marketplace.registry.reach import (
-    Reached,
-    all_revocations,
-    count_revocations,
-    note_reach,
-    reached_by,
-    revocation_of,
-)
+from marketplace.registry.reach import RevocationDesk
 from marketplace.registry.receipts import Receipt
 from marketplace.registry.search import Facets, count_facets, search
 from marketplace.registry.tables import FILE_NAME, Tables, namespaces, plugins, releases
-from marketplace.revocations import checked_host
 from marketplace.rules import Submission
 from marketplace.tuf_repository import read_metadata
-from plugin_sdk.services import MarketplaceEntry, Revocation, SearchFilters
-
-LOOK_SECONDS = 0.25
-"""How often those who wait for revocations look, all together."""
+from plugin_sdk.services import MarketplaceEntry, SearchFilters
 
 
 class RegistryReader:
@@ -47,7 +34,7 @@ class RegistryReader:
 
     def __init__(self, tables: Tables, blobs: FolderBlobs) -> None:
         self._tables, self._blobs = tables, blobs
-        self._looking, self._looked, self._revoked = asyncio.Lock(), -LOOK_SECONDS, 0
+        self.revocations = RevocationDesk(tables)
 
     @classmethod
     def open(cls, folder: Path) -> RegistryReader | None:
@@ -88,50 +75,6 @@ class RegistryReader:
         """The best entries for a query."""
         with self._tables.read() as connection:
             return search(connection, query[:200], max(1, min(limit, 100)), filters)
-
-    def revocations(self) -> tuple[Revocation, ...]:
-        """Every revoked release, oldest first."""
-        with self._tables.read() as connection:
-            return all_revocations(connection)
-
-    def count_revocations(self) -> int:
-        """How many releases are revoked."""
-        with self._tables.read() as connection:
-            return count_revocations(connection)
-
-    async def await_revocations(self, known: int, seconds: float) -> int:
-        """How many releases are revoked, as soon as they are more than ``known``, or after ``seconds``."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        # Another process may revoke, so there is nobody here who could tell.
-        while (found := await self._revoked_lately(loop.time())) <= known and loop.time() < end:  # noqa: ASYNC110
-            await asyncio.sleep(min(LOOK_SECONDS, max(end - loop.time(), 0.0)))
-        return found
-
-    async def _revoked_lately(self, now: float) -> int:
-        """The count of a moment ago: however many wait, one of them asks the database."""
-        async with self._looking:
-            if now - self._looked >= LOOK_SECONDS:
-                self._revoked = await asyncio.to_thread(self.count_revocations)
-                self._looked = now
-            return self._revoked
-
-    def note_reach(self, digest: str, told: Reached) -> None:
-        """Keep that a platform has carried out a revocation: the one thing that those who read may write.
-
-        Raises NotFound or ValidationFailed.
-        """
-        checked_host(told.host)
-        with self._tables.write() as connection:
-            note_reach(connection, digest, told, time.time())
-
-    def reach(self, digest: str) -> tuple[Revocation, list[Reached]]:
-        """The revocation of a package, and who has carried it out, quickest first. Raises NotFound."""
-        with self._tables.read() as connection:
-            found = revocation_of(connection, digest)
-            if found is None:
-                raise NotFound("No release with this digest is revoked.", found=digest)
-            return found, reached_by(connection, digest)
 
     def facets(self, query: str, filters: SearchFilters | None = None) -> Facets:
         """What a query's best matches could be narrowed down to."""

@@ -85,7 +85,7 @@ async def _follow(settings: Settings, url: str, root: bytes, releases: list[Rele
         await asyncio.sleep(1.0)
         revoked = await asyncio.to_thread(revoke_here, settings, "acme/guard", f"1.0.{number}", "It misbehaves.")
         end = time.monotonic() + PATIENCE
-        while len(reached := reader.reach(revoked.digest)[1]) < PLATFORMS and time.monotonic() < end:  # noqa: ASYNC110 - another process
+        while len(reached := reader.revocations.reach(revoked.digest)[1]) < PLATFORMS and time.monotonic() < end:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.1)
         if len(reached) < PLATFORMS or not all(f"1.0.{number}" in each.quarantined for each in platforms):
             raise RuntimeError(f"only {len(reached)} of {PLATFORMS} platforms were reached in {PATIENCE:.0f} s")

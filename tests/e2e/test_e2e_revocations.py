@@ -28,10 +28,10 @@ async def test_a_revoked_release_stops_within_seconds_and_cannot_be_let_back_in(
     assert found["items"][-1]["data"]["reason"] == "revoked by the marketplace: It sends secrets out."
 
     async def reported() -> bool:
-        return len(registry.reader.reach(revoked.digest)[1]) == 1
+        return len(registry.reader.revocations.reach(revoked.digest)[1]) == 1
 
     await until(reported)
-    (reached,) = registry.reader.reach(revoked.digest)[1]
+    (reached,) = registry.reader.revocations.reach(revoked.digest)[1]
     assert reached.host.startswith("platform-")
     assert reached.installed
     await operator.problem(409, "POST", f"/api/v1/plugins/{PLUGIN}/release", json={"version": "1.0.0"})

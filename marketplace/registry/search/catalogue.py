@@ -27,6 +27,13 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall("".join(c for c in plain if not unicodedata.combining(c)))
 
 
+def facets_of(entry: MarketplaceEntry) -> list[tuple[str, str]]:
+    """What a plugin can be narrowed down by: facets with their values."""
+    several = (("capability", entry.capabilities), ("keyword", entry.keywords))
+    found = [("publisher", entry.publisher), ("license", entry.license)]
+    return found + [(facet, value) for facet, values in several for value in dict.fromkeys(values)]
+
+
 def facet_word(facet: str, value: str) -> str:
     """One word that stands for ``value`` of a facet in the index (no stemmer changes a word that ends in a digit)."""
     return f"{facet}{value.lower().encode().hex()}0"
@@ -72,9 +79,7 @@ def update_search(
     place = slot(number, level(standing, time.time() if now is None else now, deprecated=entry.deprecated is not None))
     connection.execute(sa.update(plugins).where(plugins.c.id == number).values(slot=place))
     title = f"{entry.name} {entry.id.replace('/', ' ').replace('-', ' ')}"
-    named = [("publisher", entry.publisher), ("license", entry.license)]
-    named += [("capability", each) for each in entry.capabilities] + [("keyword", each) for each in entry.keywords]
-    facets = " ".join(facet_word(facet, value) for facet, value in named)
+    facets = " ".join(facet_word(facet, value) for facet, value in facets_of(entry))
     keywords, text = " ".join(entry.keywords), (old_body or "") if body is None else body
     _insert(connection, "plugin_about", place, title=title, keywords=keywords, summary=entry.summary, facets=facets)
     about = f"{title} {keywords} {entry.summary}"

@@ -20,7 +20,7 @@ import orjson
 import sqlalchemy as sa
 
 from kernel.versions import parse_range, parse_version
-from marketplace.registry.search.catalogue import FACETS, facet_word, words_of
+from marketplace.registry.search.catalogue import FACETS, facet_word, facets_of, words_of
 from marketplace.registry.search.ranking import plugin_of, quality_of
 from marketplace.registry.search.spelling import corrected
 from plugin_sdk.services import MarketplaceEntry, SearchFilters
@@ -71,10 +71,8 @@ def count_facets(connection: sa.Connection, query: str, filters: SearchFilters |
     found = search(connection, query, COUNTED, filters)
     counts: dict[str, Counter[str]] = {facet: Counter() for facet in FACETS}
     for entry in found:
-        counts["publisher"][entry.publisher] += 1
-        counts["license"][entry.license] += 1
-        counts["capability"].update(set(entry.capabilities))
-        counts["keyword"].update(set(entry.keywords))
+        for facet, value in facets_of(entry):
+            counts[facet][value] += 1
     return Facets(len(found), {facet: dict(counter.most_common(20)) for facet, counter in counts.items()})
 
 

@@ -130,7 +130,7 @@ class Mover:
     async def _change(
         self, context: Context, tenant: str, seen: Activation, target: Release | None, step: Step
     ) -> Move:
-        work = replace(system_context(tenant, context.correlation_id), principal=context.principal)
+        work = acting(context, tenant)
         plugin = seen.plugin
         try:
             async with self._database.write(tenant, work) as transaction:
@@ -148,6 +148,11 @@ class Mover:
         await self._control.refresh(tenant)
         denied = after.denied if after.upgrade is None else after.upgrade.denied
         return Move(tenant, seen.version, after.version, needs_consent=tuple(sorted(denied - present.denied)))
+
+
+def acting(context: Context, tenant: str) -> Context:
+    """The context for work of the same person in a tenant whose rows are changed."""
+    return replace(system_context(tenant, context.correlation_id), principal=context.principal)
 
 
 def _place(activation: Activation) -> tuple[str, str | None]:

@@ -50,20 +50,21 @@ class RevocationKeeper:
         await self._background.stop()
 
     async def _run(self) -> None:
-        rest = FIRST_REST
+        rest, promised = FIRST_REST, 0
         while True:
             try:
                 known = await self.carry_out()
-                rest = FIRST_REST
-                await self._marketplace().await_revocations(known)
+                if known >= promised:
+                    rest, promised = FIRST_REST, await self._marketplace().await_revocations(known)
+                    continue
+                # Who only speaks of news must not keep everybody busy.
+                logger.warning("the marketplace speaks of %d revocations, and its signed list has %d", promised, known)
             except KeelstoneError as error:
                 logger.warning("revocations can't be followed (tried again in %.0f s): %s", rest, error)
-                await asyncio.sleep(rest)
-                rest = min(rest * 2, LONGEST_REST)
             except Exception:
                 logger.exception("a revocation could not be carried out; tried again in %.0f s", rest)
-                await asyncio.sleep(rest)
-                rest = min(rest * 2, LONGEST_REST)
+            await asyncio.sleep(rest)
+            rest = min(rest * 2, LONGEST_REST)
 
     async def carry_out(self) -> int:
         """Quarantine what is revoked and runs here; how many releases are revoked.

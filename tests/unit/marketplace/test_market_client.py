@@ -197,13 +197,13 @@ async def test_freeze_an_expired_timestamp_is_refused(
 
 
 async def test_mix_and_match_one_bin_does_not_pass_for_another(
-    client: MarketplaceClient, road: Road, tmp_path: Path
+    client: MarketplaceClient, road: Road, shop: Registry, tmp_path: Path
 ) -> None:
     await client.fetch("acme/guard", "1.0.0")
     mine, other, *_ = (path for path in road.asked if ".bins-" in path)
     # Both are signed by the same key, and neither carries its name: only the version tells them apart.
     road.swapped = {mine: other, other: mine}
-    fresh = MarketplaceClient(road, tmp_path / "other-cache", client._root)
+    fresh = MarketplaceClient(road, tmp_path / "other-cache", shop.trusted_root)
     assert (await broken_link(fresh.info("acme/guard"))).startswith("bins-")
 
 
@@ -243,20 +243,26 @@ async def test_garbage_for_metadata_is_refused(client: MarketplaceClient, road: 
 
 
 @pytest.mark.parametrize("which", ["metadata/timestamp.json", "metadata/2.root.json", "targets/", "log/", "packages/"])
-async def test_endless_data_is_cut_off(client: MarketplaceClient, road: Road, tmp_path: Path, which: str) -> None:
+async def test_endless_data_is_cut_off(
+    client: MarketplaceClient, road: Road, shop: Registry, tmp_path: Path, which: str
+) -> None:
     await client.fetch("acme/guard", "1.0.0")
     road.endless = {path for path in road.asked if path.startswith(which)}
     assert road.endless
-    fresh = MarketplaceClient(road, tmp_path / "other-cache", client._root)
+    fresh = MarketplaceClient(road, tmp_path / "other-cache", shop.trusted_root)
     assert await broken_link(fresh.fetch("acme/guard", "1.0.0"))
 
 
-async def test_a_tampered_index_is_refused(client: MarketplaceClient, road: Road, tmp_path: Path) -> None:
+async def test_a_tampered_document_is_refused_at_its_link(
+    client: MarketplaceClient, road: Road, shop: Registry, tmp_path: Path
+) -> None:
+    await shop.revoke("acme/guard", "1.1.0", "It misbehaves.")
     await client.fetch("acme/guard", "1.0.0")
-    for prefix, link in (("targets/plugins/", "release"), ("targets/namespaces/", "namespace")):
+    folders = {"plugins/": "release", "namespaces/": "namespace", "registry/": "revocations"}
+    for prefix, link in ((f"targets/{folder}", link) for folder, link in folders.items()):
         path = next(p for p in road.asked if p.startswith(prefix))
         road.replaced = {path: road.read(path)[:-1] + b" "}
-        fresh = MarketplaceClient(road, tmp_path / link, client._root)
+        fresh = MarketplaceClient(road, tmp_path / link, shop.trusted_root)
         assert await broken_link(fresh.fetch("acme/guard", "1.0.0")) == link
 
 

@@ -13,11 +13,12 @@ import pytest
 from kernel.errors import NotFound, ValidationFailed
 from marketplace.client import MarketplaceClient
 from marketplace.errors import ReleaseRevoked, VerificationFailed
+from marketplace.log.proof import read_proof
 from marketplace.registry import Registry
 from marketplace.registry.reach import Reached
 from marketplace.revocations import read_revocations
 from marketplace.service import create_app
-from marketplace.signing import sign_yank
+from marketplace.signing import KILL, canonical_json, open_statement, sign_yank
 from marketplace.transport import RegistryTransport
 
 Make = Callable[..., Any]
@@ -56,11 +57,12 @@ async def test_a_revoked_release_is_neither_installed_nor_verified(
 
 async def test_it_is_the_operators_signed_word_in_the_log(registry: Registry, published: Any) -> None:
     await registry.revoke("acme/guard", "1.0.0", "Bad.")
-    with registry._tables.read() as connection:
-        rows = connection.exec_driver_sql("SELECT kind, subject, statement FROM log_entries ORDER BY position").all()
-    assert [row[:2] for row in rows][-1] == ("kill", "acme/guard")
-    assert "urn:keelstone:kill" not in (rows[-1][2] or ""), "the statement is inside the envelope's payload"
-    assert "signatures" in rows[-1][2]
+    proof = read_proof(registry.reader.log_file("entry/2"))
+    assert (proof.index, proof.entry.kind, proof.entry.plugin) == (2, "kill", "acme/guard")
+    key = registry._keys.online("receipts")
+    said = open_statement(canonical_json(proof.statement), KILL, {key.id: key.public})
+    assert said.subjects == {"acme/guard@1.0.0": published.package.digest}
+    assert said.predicate["reason"] == "Bad."
 
 
 async def test_asked_again_it_changes_nothing_and_an_unknown_release_is_refused(
@@ -90,12 +92,12 @@ async def test_its_publisher_may_still_withdraw_it_and_publish_a_mended_one(
 
 
 async def test_whoever_waits_hears_at_once_and_otherwise_after_a_while(registry: Registry, published: Any) -> None:
-    assert await registry.reader.await_revocations(0, 0.01) == 0
-    waiting = [asyncio.create_task(registry.reader.await_revocations(0, 30.0)) for _ in range(20)]
+    assert await registry.reader.revocations.wait(0, 0.01) == 0
+    waiting = [asyncio.create_task(registry.reader.revocations.wait(0, 30.0)) for _ in range(20)]
     await asyncio.sleep(0)
     await registry.revoke("acme/guard", "1.0.0", "Bad.")
     assert await asyncio.gather(*waiting) == [1] * 20
-    assert await registry.reader.await_revocations(0, 30.0) == 1
+    assert await registry.reader.revocations.wait(0, 30.0) == 1
 
 
 async def test_over_http_platforms_wait_and_report_and_strangers_cannot_do_harm(
@@ -113,12 +115,16 @@ async def test_over_http_platforms_wait_and_report_and_strangers_cannot_do_harm(
         assert (await http.post(f"/revocations/{'0' * 64}/reach", json=told)).status_code == 404
         for bad in ({**told, "host": "a b"}, {**told, "host": ""}, {**told, "seconds": "soon"}, {}):
             assert (await http.post(path, json=bad)).status_code == 422
+        for seconds in ("-1", "NaN", "Infinity"):
+            body = f'{{"host": "platform-2", "installed": true, "seconds": {seconds}}}'
+            headers = {"content-type": "application/json"}
+            assert (await http.post(path, content=body, headers=headers)).status_code == 422
         for known, seconds in ((-1, 1), (0, 600), (0, 0)):
             found = await http.get("/revocations/wait", params={"known": known, "seconds": seconds})
             assert found.status_code == 422
-    assert registry.reader.reach(revoked.digest) == (revoked, [Reached("platform-1", True, 1.5)])
+    assert registry.reader.revocations.reach(revoked.digest) == (revoked, [Reached("platform-1", True, 1.5)])
     with pytest.raises(NotFound):
-        registry.reader.reach("0" * 64)
+        registry.reader.revocations.reach("0" * 64)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, Integer, String, Text, insert, select, update
@@ -14,6 +14,7 @@ from plugin_sdk.data import UtcDateTime, tenant_table
 from plugin_sdk.differences import differences
 from plugin_sdk.receipts import CONSENT, FORMAT, digest_of
 from plugin_sdk.services import Database, StatementSigner, Transaction
+from plugins.builtin.catalog.application import utc_now
 from plugins.builtin.catalog.domain import Activation, Release, requests
 from plugins.builtin.catalog.infrastructure import metadata
 
@@ -60,7 +61,7 @@ class Receipts:
         self,
         database: Database,
         signer: Callable[[], StatementSigner],
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._signer = signer

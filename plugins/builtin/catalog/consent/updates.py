@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,7 @@ class Updates:
 
     async def compare(self, old: Release, new: PluginManifest, component: bytes | None) -> list[Change]:
         """Of an installed release with one that need not be."""
-        imports = None if component is None else imports_of(component)
+        imports = None if component is None else await asyncio.to_thread(imports_of, component)
         return differences(old.manifest, new, old_imports=await self._imports(old), new_imports=imports)
 
     async def _between(self, present: Activation, before: str, target: Release) -> Update:
@@ -92,12 +93,13 @@ class Updates:
             return None
         if release.component not in self._known:
             component = await self._blobs.get(release.component)
-            self._known[release.component] = None if component is None else imports_of(component)
+            known = None if component is None else await asyncio.to_thread(imports_of, component)
+            self._known[release.component] = known
         return self._known[release.component]
 
 
 def imports_of(component: bytes) -> tuple[str, ...] | None:
-    """The capabilities that a component's code uses; None if it can't be read."""
+    """The capabilities that a component's code uses; None if it can't be read. Some milliseconds for a large one."""
     try:
         return tuple(capabilities_of(component_imports(component)))
     except KeelstoneError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from plugin_sdk import (
@@ -20,11 +20,11 @@ from plugin_sdk import (
     ValidationFailed,
     new_id,
     parse_version,
-    system_context,
 )
 from plugin_sdk.services import Database, Marketplace
-from plugins.builtin.catalog.application import CatalogRepository, TenantPlugins
+from plugins.builtin.catalog.application import CatalogRepository, TenantPlugins, utc_now
 from plugins.builtin.catalog.domain import Release
+from plugins.builtin.catalog.moves import acting
 from plugins.builtin.catalog.policy.domain import (
     OPERATOR,
     TENANT,
@@ -80,7 +80,7 @@ class Policies:
         repository: CatalogRepository,
         tenants: TenantPlugins,
         marketplace: Callable[[], Marketplace],
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._store = store
@@ -132,12 +132,9 @@ class Policies:
             transaction.emit("policy:plugins", NewEvent("plugin.policy_changed", data))
         return await self.view(owner)
 
-    async def dry_run(self, owner: str, policy: Policy) -> list[Nonconformity]:
-        """What ``policy`` would block among what is installed (the operator's) or active (a tenant's)."""
-        return await self.nonconformities(owner, policy)
-
     async def nonconformities(self, owner: str, candidate: Policy | None = None) -> list[Nonconformity]:
-        """What is here and would not be let in now: of the owner's policy, or of a candidate for it."""
+        """What is installed (the operator's) or active (a tenant's) and would not be let in now: by the owner's
+        policy, or by a candidate for it, which changes nothing."""
         level = OPERATOR if owner == PLATFORM_TENANT else TENANT
         releases = {(r.manifest.id, r.manifest.version): r for r in await self._tenants.installed()}
         async with self._database.read(ALL_TENANTS if level == OPERATOR else owner) as transaction:
@@ -209,7 +206,7 @@ class Policies:
                 fix="An operator installs it, an admin of the tenant switches it on.",
             )
         asked = []
-        async with self._database.write(owner, _acting(context, owner)) as transaction:
+        async with self._database.write(owner, acting(context, owner)) as transaction:
             for other in await self._store.find(transaction, plugin=plugin, states=["open"]):
                 if other.version == wanted.release.manifest.version:
                     raise Conflict(
@@ -256,7 +253,7 @@ class Policies:
 
     async def _store_decision(self, context: Context, before: Approval, after: Approval) -> Approval:
         after = replace(after, decided_by=context.principal.id, decided_at=self._now())
-        async with self._database.write(before.tenant, _acting(context, before.tenant)) as transaction:
+        async with self._database.write(before.tenant, acting(context, before.tenant)) as transaction:
             if not await self._store.decide(transaction, after, before.state):
                 raise Conflict("The request was decided on by somebody else meanwhile.", plugin=before.plugin)
             transaction.emit(f"approval:{after.id}", _event("plugin.approval_decided", after))
@@ -322,11 +319,6 @@ class Policies:
 def _nonconformity(tenant: str, release: Release, found: Iterable[Finding], level: Level) -> list[Nonconformity]:
     mine = tuple(f for f in found if f.level == level)
     return [Nonconformity(tenant, release.manifest.id, release.manifest.version, mine)] if mine else []
-
-
-def _acting(context: Context, tenant: str) -> Context:
-    """The context for work of the same person in the tenant whose row it is."""
-    return replace(system_context(tenant, context.correlation_id), principal=context.principal)
 
 
 def _check_seen(owner: str, found: int, seen: int | None) -> None:

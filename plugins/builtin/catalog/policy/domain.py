@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -308,5 +308,4 @@ def blocked(manifest: PluginManifest, found: Sequence[Finding], tenant: str | No
 
 def plain(finding: Finding) -> dict[str, Any]:
     """A finding, JSON-ready."""
-    names = ("level", "rule", "subject", "expected", "found", "detail")
-    return {name: getattr(finding, name) for name in names} | {"who": who_changes(finding.level)}
+    return asdict(finding) | {"who": who_changes(finding.level)}

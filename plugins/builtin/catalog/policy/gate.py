@@ -100,9 +100,10 @@ class PolicyGate:
 
     async def rulings(self, tenants: Sequence[str], candidate: tuple[str, Policy] | None = None) -> dict[str, Ruling]:
         """What counts in each of several tenants; ``candidate`` (owner, policy) stands in for a stored policy."""
+        owners = {*tenants, PLATFORM_TENANT}
         async with self._database.read(ALL_TENANTS) as transaction:
-            stored = await self._store.policies(transaction, {*tenants, PLATFORM_TENANT})
-            approved = await self._store.find(transaction, states=["approved"], limit=None)
+            stored = await self._store.policies(transaction, owners)
+            approved = await self._store.find(transaction, tenants=owners, states=["approved"], limit=None)
         policies = {owner: found.policy for owner, found in stored.items()}
         if candidate is not None:
             policies[candidate[0]] = candidate[1]

@@ -4,7 +4,7 @@ tenant has the operator's. A request's row belongs to the tenant that asked."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -105,16 +105,19 @@ class SqlPolicies:
         *,
         level: str | None = None,
         plugin: str | None = None,
+        tenants: Iterable[str] = (),
         states: Iterable[str] = (),
         limit: int | None = MOST_LISTED,
     ) -> list[Approval]:
-        """Those of the scope, newest first."""
+        """Those of the scope, newest first; of some tenants and in some states only, if named."""
         query = select(approvals).order_by(approvals.c.asked_at.desc(), approvals.c.id).limit(limit)
-        wanted = list(states)
+        wanted, owners = list(states), list(tenants)
         if level is not None:
             query = query.where(approvals.c.level == level)
         if plugin is not None:
             query = query.where(approvals.c.plugin == plugin)
+        if owners:
+            query = query.where(approvals.c.tenant_id.in_(owners))
         if wanted:
             query = query.where(approvals.c.state.in_(wanted))
         return [_approval(row) for row in await transaction.execute(query)]
@@ -125,41 +128,10 @@ def _policy(row: Any) -> StoredPolicy:
 
 
 def _row(approval: Approval) -> dict[str, Any]:
-    return {
-        "id": approval.id,
-        "level": approval.level,
-        "plugin": approval.plugin,
-        "version": approval.version,
-        "digest": approval.digest,
-        "reason": approval.reason,
-        "rules": [list(rule) for rule in approval.rules],
-        "findings": list(approval.findings),
-        "state": approval.state,
-        "asked_by": approval.asked_by,
-        "asked_at": approval.asked_at,
-        "decided_by": approval.decided_by,
-        "decided_at": approval.decided_at,
-        "answer": approval.answer,
-        "expires_at": approval.expires_at,
-    }
+    """Its columns have the names of its fields; whose it is, the scope says."""
+    return {name: value for name, value in asdict(approval).items() if name != "tenant"}
 
 
 def _approval(row: Any) -> Approval:
-    return Approval(
-        id=row.id,
-        tenant=row.tenant_id,
-        level=row.level,
-        plugin=row.plugin,
-        version=row.version,
-        digest=row.digest,
-        reason=row.reason,
-        rules=tuple((rule, subject) for rule, subject in row.rules),
-        findings=tuple(row.findings),
-        state=row.state,
-        asked_by=row.asked_by,
-        asked_at=row.asked_at,
-        decided_by=row.decided_by,
-        decided_at=row.decided_at,
-        answer=row.answer,
-        expires_at=row.expires_at,
-    )
+    values = {**row._mapping, "rules": tuple(map(tuple, row.rules)), "findings": tuple(row.findings)}
+    return Approval(tenant=values.pop("tenant_id"), **values)

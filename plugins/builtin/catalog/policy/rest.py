@@ -170,7 +170,7 @@ def operator_policy_router(policies: Policies) -> APIRouter:
 
     @router.post("/dry-run", summary="What a policy would block of what is installed and granted; changes nothing")
     async def dry_run(context: Installs, body: DryRunIn) -> DryRunOut:
-        found = _nonconforming(await policies.dry_run(PLATFORM_TENANT, body.policy))
+        found = _nonconforming(await policies.nonconformities(PLATFORM_TENANT, body.policy))
         return DryRunOut(blocks=bool(found), nonconforming=found)
 
     @router.get("/requests", summary="Requests for an exception from the platform's policy, of every tenant")
@@ -216,7 +216,7 @@ def tenant_policy_router(policies: Policies) -> APIRouter:
 
     @router.post("/dry-run", summary="What a policy would block of what is active; changes nothing")
     async def dry_run(context: Activates, body: DryRunIn) -> DryRunOut:
-        found = _nonconforming(await policies.dry_run(context.tenant, body.policy))
+        found = _nonconforming(await policies.nonconformities(context.tenant, body.policy))
         return DryRunOut(blocks=bool(found), nonconforming=found)
 
     @router.get("/requests", summary="The tenant's requests for an exception, from its policy or the platform's")
