@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 FUZZ := $(VENV)/.fuzz-installed
+BROWSER := $(VENV)/.browser-installed
 UV_VERSION := 0.13.9
 PACKAGES := kernel plugin_sdk sandbox marketplace api plugins
 
@@ -35,7 +36,7 @@ test: $(DEV) ## Run the tests
 fuzz: $(FUZZ) ## Fuzz what reads strangers' data; SECONDS=60 for each target, KEEP=--keep adds to the corpus
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(KEEP) $(ARGS)
 
-connected: $(DEV) ## Run the suites that need PostgreSQL, Redis and Kafka on real ones
+connected: $(DEV) $(BROWSER) ## Run the suites that need PostgreSQL, Redis, Kafka and a browser on real ones
 	$(BIN)/pytest -n 0 tests/connected $(ARGS)
 
 check: $(DEV) ## Lint, types, import rules, lock and generated pages
@@ -64,6 +65,8 @@ lock: $(DEV) ## Resolve the dependencies of pyproject.toml anew; UPGRADE=--upgra
 		--extra postgres --extra redis --extra kafka --extra otlp --extra sdk -o requirements/dev.lock
 	$(BIN)/uv pip compile -q $(UPGRADE) $(filter-out pyproject.toml,$(COMPILE)) -c requirements/dev.lock \
 		--group pyproject.toml:fuzz -o requirements/fuzz.lock
+	$(BIN)/uv pip compile -q $(UPGRADE) $(filter-out pyproject.toml,$(COMPILE)) -c requirements/dev.lock \
+		--group pyproject.toml:browser -o requirements/browser.lock
 
 COMPILE := pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
@@ -87,6 +90,11 @@ $(DEV): requirements/dev.lock $(RUN)
 $(FUZZ): requirements/fuzz.lock $(DEV)
 	@echo "Installing the fuzzer into $(VENV) ..."
 	@$(BIN)/pip install -q --require-hashes --no-deps -r requirements/fuzz.lock
+	@touch $@
+
+$(BROWSER): requirements/browser.lock $(DEV)
+	@echo "Installing the browser's driver into $(VENV) ..."
+	@$(BIN)/pip install -q --require-hashes --no-deps -r requirements/browser.lock
 	@touch $@
 
 $(BIN)/python:

@@ -66,10 +66,19 @@ from kernel.settings import Settings
 from kernel.tables import Schema
 from kernel.telemetry import Telemetry
 from marketplace.connect import max_package_bytes, open_client, registry_folder, trusted_witnesses
+from marketplace.mirror.opening import BundleShelf
+from marketplace.mirror.syncing import Mirror
 from marketplace.registry import Registry
 from marketplace.service import create_app as create_marketplace
 from plugin_sdk.contributions import HealthCheck, PluginContext
-from plugin_sdk.services import ActivationControl, BreakerControl, Marketplace, PermissionCatalogue, Services
+from plugin_sdk.services import (
+    ActivationControl,
+    BreakerControl,
+    BundleOpener,
+    Marketplace,
+    PermissionCatalogue,
+    Services,
+)
 
 if TYPE_CHECKING:
     from api.development import Development
@@ -150,10 +159,13 @@ class Platform:
                 self.loop_watch.start()
                 stack.push_async_callback(self.loop_watch.close)
             if self.registry is not None:
-                registry = self.registry
-                fresh = Background(lambda: registry.keep_fresh(logger.warning), "marketplace-keep-fresh")
-                fresh.start()
-                stack.push_async_callback(fresh.stop)
+                registry, mirror = self.registry, Mirror(self.registry)
+                for kept in (
+                    Background(lambda: registry.keep_fresh(logger.warning), "marketplace-keep-fresh"),
+                    Background(lambda: mirror.keep_following(logger.warning), "marketplace-upstreams"),
+                ):
+                    kept.start()
+                    stack.push_async_callback(kept.stop)
             self._stack = stack.pop_all()
         self.ready = True
         for held in self.held_back:
@@ -257,6 +269,7 @@ def bootstrap(settings: Settings) -> Platform:
         market = development.offering(market)
         guests.watch(development.note)
     services.publish(Marketplace, market)
+    services.publish(BundleOpener, BundleShelf(settings))
     otlp = open_otlp(settings, telemetry)
     if otlp is not None:
         closing.append(otlp.close)
@@ -345,6 +358,7 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
             check_contract=load_entry_point(CONTRACT_CHECKER, "sdk") if settings.check_contracts else None,
             rules=settings.marketplace_rules,
             witnesses=trusted_witnesses(settings),
+            threshold=settings.marketplace_severity,
         )
         app = create_marketplace(registry)
         closing.append(registry.close)

@@ -35,6 +35,8 @@ _SAFE_HEADERS = [
 ]
 UPLOADS = ("/marketplace/", "/api/v1/development/offers")
 """Paths whose bodies may be as large as a package."""
+BUNDLES = "/api/v1/bundles/"
+"""Where bodies may be as large as a bundle."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 log = structlog.get_logger("keelstone.http")
 
@@ -49,6 +51,7 @@ class RequestRoom:
         self._timeout = settings.request_timeout_ms / 1000
         self._body_limit = settings.max_body_kb * 1024
         self._upload_limit = (settings.max_package_mb + 1) * 1024 * 1024
+        self._bundle_limit = settings.max_bundle_mb * 1024 * 1024
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -124,7 +127,9 @@ class RequestRoom:
         return Context(tenant, principal, context.correlation_id, context.deadline)
 
     def _limited(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes], receive: Receive) -> Receive:
-        limit = self._upload_limit if scope["path"].startswith(UPLOADS) else self._body_limit
+        path = scope["path"]
+        limit = self._upload_limit if path.startswith(UPLOADS) else self._body_limit
+        limit = self._bundle_limit if path.startswith(BUNDLES) else limit
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             raise _too_large(limit, int(declared))

@@ -13,7 +13,8 @@ from kernel.context import PLATFORM_TENANT, system_context
 from kernel.errors import Conflict
 from kernel.manifest import MANIFEST_FILE, load_manifest
 from marketplace.keys import publisher_keys
-from marketplace.publishing import component_path, publish_folder
+from marketplace.package import component_path
+from marketplace.publishing import publish_folder
 from plugin_sdk.services import CredentialStore, TenantDirectory, UserDirectory
 
 EXAMPLES_PUBLISHER = "keelstone-examples"

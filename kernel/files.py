@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old content or the new, and never half of either."""
+"""Files: written so that a crash leaves the old content or the new, and read so that whoever named one is told."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+
+from kernel.errors import NotFound
+
+
+def read_named(file: Path) -> bytes:
+    """The bytes of a file that a person named; blocking. Raises NotFound, with why it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise NotFound(f"{file} cannot be read: {error.strerror}.", file=str(file)) from error
 
 
 def write_durably(path: Path, data: bytes) -> None:

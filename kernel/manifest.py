@@ -51,6 +51,7 @@ __all__ = [
     "PluginManifest",
     "Recycle",
     "Requires",
+    "ScreenshotFile",
     "SecretUse",
     "SecretsCapability",
     "ServicesCapability",
@@ -171,6 +172,15 @@ class Recycle(Strict):
     """Share of `limits.memory_mb` that it may hold after a call."""
 
 
+class ScreenshotFile(Strict):
+    """One picture for the plugin's page."""
+
+    file: str = Field(max_length=80)
+    """`screenshots/NAME.png` or `.webp`, at most 512 KiB and 4096 x 4096 pixels."""
+    shows: str = Field(min_length=3, max_length=200)
+    """What can be seen on it, for those who cannot."""
+
+
 class Build(Strict):
     """How ``keelstone plugin build`` makes the component; kept in the package for rebuilds."""
 
@@ -227,6 +237,8 @@ class PluginManifest(Strict):
     """When a live instance is dropped and begun anew (`isolation = "tenant"`)."""
     build: Build | None = None
     """How the component is made."""
+    screenshots: tuple[ScreenshotFile, ...] = Field(default=(), max_length=6)
+    """What people see on the plugin's page, in this order."""
 
     @property
     def publisher(self) -> str:

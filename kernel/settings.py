@@ -55,6 +55,12 @@ class Settings(BaseSettings):
     url: str | None = Field(default=None, description="Address of the platform that the command line talks to.")
     token: SecretStr | None = Field(default=None, description="Access token or API key for the command line.")
 
+    key_passphrase: SecretStr | None = Field(
+        default=None,
+        description="Passphrase of the marketplace's offline keys, for ceremonies that nobody types in.",
+    )
+    key_passphrase_file: Path | None = Field(default=None, description="File with that passphrase, in its first line.")
+
     database_url: str | None = Field(
         default=None, description="postgresql://user:password@host/db. Default: SQLite in the data folder."
     )
@@ -74,10 +80,15 @@ class Settings(BaseSettings):
         description="Try the hooks of every release before it is published, in the sandbox (the embedded "
         "marketplace, and `keelstone marketplace serve`).",
     )
-    marketplace_rules: dict[str, Literal["enforced", "monitored"]] = Field(
+    marketplace_rules: dict[str, Literal["enforced", "review", "monitored", "off"]] = Field(
         default={},
         description='Rules that releases must pass, with another mode than their own, as JSON: {"changelog": '
         '"enforced"}. `keelstone plugin rules` lists them.',
+    )
+    marketplace_severity: Literal["low", "medium", "high", "critical"] = Field(
+        default="high",
+        description="How grave a known weakness of something that a release was linked from must be for the release to "
+        "wait for a reviewer, and for those who run it to be told.",
     )
     marketplace_witnesses: Csv = Field(
         default=(),
@@ -94,6 +105,25 @@ class Settings(BaseSettings):
         default=True,
         description="Tell the marketplace that a revocation was carried out here: how soon, whether the release was "
         "installed, and a name made from this platform's public keys. Nothing else is told.",
+    )
+    marketplace_figures: bool = Field(
+        default=False,
+        description="Tell the marketplace once a day, of each plugin version, how many guest calls there were, how "
+        "many failed, how long they took in coarse steps, and a coarse number of tenants; signed, under a name made "
+        "from this platform's public keys. It shows them only of five platforms or more together.",
+    )
+    marketplace_owner_days: float = Field(
+        default=7.0,
+        ge=0,
+        le=365,
+        description="Days for which updates of a plugin's new owner wait, whoever allows them.",
+    )
+    marketplace_recovery_days: float = Field(
+        default=30.0,
+        ge=0,
+        le=365,
+        description="Days for which updates wait after the marketplace's operator put new keys in place of a "
+        "publisher's lost ones.",
     )
     development: bool = Field(
         default=False,
@@ -175,6 +205,11 @@ class Settings(BaseSettings):
     )
     quarantine_minutes: int = Field(default=10, ge=1, description="See KEELSTONE_QUARANTINE_TENANTS.")
     max_package_mb: int = Field(default=32, ge=1, description="Largest plugin package, in MiB.")
+    max_bundle_mb: int = Field(
+        default=512, ge=1, le=4095, description="Largest bundle that is sent to the platform to install from, in MiB."
+    )
+    oci_user: str | None = Field(default=None, description="Name at an OCI registry that plugins are carried through.")
+    oci_password: SecretStr | None = Field(default=None, description="Password or token that belongs to that name.")
     toolchains: Path | None = Field(
         default=None,
         description="Folder of the compilers that `keelstone plugin build` fetches. "

@@ -24,6 +24,7 @@ from kernel.context import current_context
 from kernel.errors import KeelstoneError
 from kernel.explain import DispatchTrace
 from kernel.ports import BreakerRecord, GuestCall, GuestResult, GuestUsage
+from kernel.process import settled_objects
 from kernel.settings import Settings
 from kernel.spans import DispatchSpans
 
@@ -277,6 +278,9 @@ class Telemetry(Collector):
         for breaker, count in sorted(counted.items()):
             resting.add_metric(breaker, count)
         yield resting
+        yield GaugeMetricFamily(
+            "keelstone_gc_settled_objects", "Objects that stay, which no collection walks.", value=settled_objects()
+        )
 
     @property
     def tracing(self) -> bool:

@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from marketplace.errors import PackageCorrupt, PackageMembersInvalid, PackageTooLarge
 
 MAX_MEMBERS = 16
-_LOCAL = struct.Struct("<4s5H3I2H")
-_ENTRY = struct.Struct("<4s6H3I5H2I")
-_END = struct.Struct("<4s4H2IH")
+LOCAL = struct.Struct("<4s5H3I2H")
+ENTRY = struct.Struct("<4s6H3I5H2I")
+END = struct.Struct("<4s4H2IH")
 _DOS_TIME, _DOS_DATE = 0, (0 << 9) | (1 << 5) | 1  # 1980-01-01 00:00, the first moment zip knows
 _ZIP_20 = 20
 _UNIX = 3 << 8
@@ -34,19 +34,32 @@ def write_archive(members: Mapping[str, bytes]) -> bytes:
     """The canonical archive of ``members``, in their order. Names are ASCII."""
     body, directory = bytearray(), bytearray()
     for name, data in members.items():
-        raw, size, crc = name.encode("ascii"), len(data), zlib.crc32(data)
-        offset = len(body)
-        body += _LOCAL.pack(b"PK\x03\x04", _ZIP_20, 0, 0, _DOS_TIME, _DOS_DATE, crc, size, size, len(raw), 0)
-        body += raw
+        size, crc = len(data), zlib.crc32(data)
+        directory += directory_entry(name, size, crc, len(body))
+        body += local_header(name, size, crc)
         body += data
-        directory += _ENTRY.pack(
-            b"PK\x01\x02", _UNIX | _ZIP_20, _ZIP_20, 0, 0, _DOS_TIME, _DOS_DATE,
-            crc, size, size, len(raw), 0, 0, 0, 0, _MODE, offset,
-        )  # fmt: skip
-        directory += raw
-    count = len(members)
-    end = _END.pack(b"PK\x05\x06", 0, 0, count, count, len(directory), len(body), 0)
-    return bytes(body + directory + end)
+    return bytes(body + directory + end_record(len(members), len(directory), len(body)))
+
+
+def local_header(name: str, size: int, crc: int) -> bytes:
+    """What stands before a member's bytes."""
+    raw = name.encode("ascii")
+    return LOCAL.pack(b"PK\x03\x04", _ZIP_20, 0, 0, _DOS_TIME, _DOS_DATE, crc, size, size, len(raw), 0) + raw
+
+
+def directory_entry(name: str, size: int, crc: int, offset: int) -> bytes:
+    """What the directory says of a member whose header is at ``offset``."""
+    raw = name.encode("ascii")
+    entry = ENTRY.pack(
+        b"PK\x01\x02", _UNIX | _ZIP_20, _ZIP_20, 0, 0, _DOS_TIME, _DOS_DATE,
+        crc, size, size, len(raw), 0, 0, 0, 0, _MODE, offset,
+    )  # fmt: skip
+    return entry + raw
+
+
+def end_record(count: int, directory: int, start: int) -> bytes:
+    """The archive's end: how many members, how many bytes the directory has, and where it starts."""
+    return END.pack(b"PK\x05\x06", 0, 0, count, count, directory, start, 0)
 
 
 def read_archive(data: bytes, max_bytes: int) -> dict[str, bytes]:
@@ -72,7 +85,7 @@ def read_archive(data: bytes, max_bytes: int) -> dict[str, bytes]:
                 found=f"{min(compressed, max(0, len(data) - offset)):,} bytes",
                 fix=_REBUILD,
             )
-        start = offset + _LOCAL.size + len(name)
+        start = offset + LOCAL.size + len(name)
         members[name] = data[start : start + size]
     if write_archive(members) != data:
         raise PackageCorrupt(
@@ -95,9 +108,9 @@ def check_size(size: int, max_bytes: int) -> None:
 
 def _directory(data: bytes) -> list[tuple[str, int, int, int, int, int, int]]:
     """(name, unix mode, offset, size, stored size, method, flags) of each directory entry."""
-    if len(data) < _END.size:
+    if len(data) < END.size:
         raise PackageCorrupt("The file is too short to be a package.", found=f"{len(data)} bytes", fix=_REBUILD)
-    magic, _, _, _, count, size, start, comment = _END.unpack_from(data, len(data) - _END.size)
+    magic, _, _, _, count, size, start, comment = END.unpack_from(data, len(data) - END.size)
     if magic != b"PK\x05\x06" or comment:
         raise PackageCorrupt(
             "The file does not end as a package does: it is cut short, or is something else.",
@@ -106,15 +119,15 @@ def _directory(data: bytes) -> list[tuple[str, int, int, int, int, int, int]]:
         )
     if count > MAX_MEMBERS:
         raise PackageMembersInvalid("The package has too many members.", expected=f"at most {MAX_MEMBERS}", found=count)
-    if start + size + _END.size != len(data):
+    if start + size + END.size != len(data):
         raise PackageCorrupt("The archive's directory is not where its end record says.", fix=_REBUILD)
     entries, at = [], start
     for _ in range(count):
-        if at + _ENTRY.size > start + size:
+        if at + ENTRY.size > start + size:
             raise PackageCorrupt("The archive's directory ends too early.", fix=_REBUILD)
-        fields = _ENTRY.unpack_from(data, at)
+        fields = ENTRY.unpack_from(data, at)
         (signature, _, _, flags, method, _, _, _, stored, real, length, extra, note, _, _, attributes, offset) = fields
-        raw = data[at + _ENTRY.size : at + _ENTRY.size + length]
+        raw = data[at + ENTRY.size : at + ENTRY.size + length]
         if signature != b"PK\x01\x02" or extra or note or len(raw) != length:
             raise PackageCorrupt("The archive's directory is malformed.", fix=_REBUILD)
         try:
@@ -122,7 +135,7 @@ def _directory(data: bytes) -> list[tuple[str, int, int, int, int, int, int]]:
         except UnicodeDecodeError as error:
             raise PackageMembersInvalid("A member's name is not ASCII.", found=repr(raw)) from error
         entries.append((name, attributes >> 16, offset, real, stored, method, flags))
-        at += _ENTRY.size + length
+        at += ENTRY.size + length
     return entries
 
 

@@ -24,13 +24,14 @@ from marketplace.errors import ReleaseYanked, VerificationFailed
 from marketplace.index import Index, Release, index_path, read_index
 from marketplace.log.checkpoint import Checkpoint
 from marketplace.log.entry import release_entry, statement_digest
-from marketplace.log.key import KEYS_TARGET, read_log_key
+from marketplace.log.key import KEYS_TARGET, LogKeys, read_log_keys
 from marketplace.log.note import VerifierKey
 from marketplace.log.proof import LogProof
-from marketplace.namespaces import KeySet, read_key_set, target_path
+from marketplace.namespaces import KeySet, target_path
 from marketplace.package import Package
 from marketplace.revocations import REVOCATIONS_TARGET, read_revocations, refuse_revoked
 from marketplace.signing import canonical_json, verify_release
+from marketplace.succession import InForce, ProveEntry, Succession, read_succession
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 ReadMetadata = Callable[[str], bytes | None]
@@ -62,43 +63,90 @@ class ChainWalker:
         self._bins: dict[str, Targets] = {}
         root = self._walk_root(trusted_root)
         timestamp = self._load("timestamp", Timestamp, root)
+        self._root_version, self._timestamp_version = root.version, timestamp.version
         self._snapshot = self._load("snapshot", Snapshot, root, timestamp.snapshot_meta)
         self._targets = self._load("targets", Targets, root, self._snapshot.meta["targets.json"])
 
-    def key_set(self, publisher: str) -> KeySet:
-        """The namespace's keys. Raises VerificationFailed at the link that breaks."""
-        document = self._document(target_path(publisher), f"namespace {publisher}")
+    def key_sets(self, publisher: str) -> Succession:
+        """The namespace's keys over time. Raises VerificationFailed at the link that breaks."""
+        document = self.document(target_path(publisher), f"namespace {publisher}")
         try:
-            key_set = read_key_set(document)
+            found = read_succession(document)
+        except VerificationFailed:
+            raise
         except KeelstoneError as error:
             raise VerificationFailed("namespace", error.detail, found=error.found) from error
-        if key_set.publisher != publisher:
+        if found.publisher != publisher:
             raise VerificationFailed(
-                "namespace", "the key set is another's.", expected=publisher, found=key_set.publisher
+                "namespace", "the key set is another's.", expected=publisher, found=found.publisher
             )
-        ids = ", ".join(_short(key) for key in key_set.keys)
-        self.walk.add(f"namespace {publisher}: key set v{key_set.version}, {key_set.threshold} of {ids} must sign")
-        return key_set
+        return found
+
+    def in_force(self, found: Succession, index: int, at: str, prove: ProveEntry) -> InForce:
+        """The keys that count for what is logged at ``index``, at ``at``. Raises VerificationFailed."""
+        counted = found.in_force(index, at, prove)
+        key_set = counted.key_set
+        ids = ", ".join(_short(key) for key in key_set.keys) or "none that is left"
+        of = "" if len(found.steps) == 1 else f" of {len(found.steps)}"
+        held = "" if counted.owner == 1 else f", owner {counted.owner} since {counted.owned_since}"
+        gone = f", stolen by then: {', '.join(_short(key) for key in counted.stolen)}" if counted.stolen else ""
+        needed = key_set.release_threshold
+        self.walk.add(
+            f"namespace {found.publisher}: key set v{key_set.version}{of}, {needed} of {ids} must sign{held}{gone}"
+        )
+        return counted
 
     def index(self, plugin: str) -> Index:
         """The plugin's index. Raises VerificationFailed at the link that breaks."""
-        document = self._document(index_path(plugin), f"release of {plugin}")
+        document = self.document(index_path(plugin), f"release of {plugin}")
         index = read_index(document)
         if index.plugin != plugin:
             raise VerificationFailed("release", "the index is another plugin's.", expected=plugin, found=index.plugin)
         return index
 
-    def log_key(self) -> VerifierKey:
-        """The key of the transparency log. Raises VerificationFailed at the link that breaks."""
-        return read_log_key(self._document(KEYS_TARGET, "log key"))
+    def log_keys(self) -> LogKeys:
+        """The keys of the transparency log. Raises VerificationFailed at the link that breaks."""
+        return read_log_keys(self.document(KEYS_TARGET, "log key"))
 
     def refuse_revoked(self, plugin: str, digest: str) -> None:
         """Raise ReleaseRevoked if the marketplace's operator ended the package; VerificationFailed at a broken link."""
-        listed = self._listed(REVOCATIONS_TARGET)
-        document = None if listed is None else self._document(REVOCATIONS_TARGET, "revocations list")
-        revoked = read_revocations(document)
+        revoked = read_revocations(self.held(REVOCATIONS_TARGET, "revocations list"))
         refuse_revoked(plugin, digest, revoked)
         self.walk.add(f"revocations: {len(revoked)} on the list, this package is not")
+
+    def document(self, path: str, what: str) -> bytes:
+        """Any target document. Raises VerificationFailed at the link that breaks; its name is ``what``'s first word."""
+        listed = self._listed(path)
+        if listed is None:
+            raise VerificationFailed(
+                what.partition(" ")[0],
+                f"the marketplace has no {what}.",
+                expected=path,
+                fix="Publish it with `keelstone plugin publish`, or check that this is the right marketplace.",
+            )
+        return self._verified(listed, path, what)
+
+    def held(self, path: str, what: str) -> bytes | None:
+        """A target document that need not be there; None if it is not. Raises as :meth:`document`."""
+        listed = self._listed(path)
+        return None if listed is None else self._verified(listed, path, what)
+
+    def has(self, path: str) -> bool:
+        """Whether the marketplace has a target at ``path``. Raises VerificationFailed at a broken link."""
+        return self._listed(path) is not None
+
+    def bin_of(self, path: str) -> str:
+        """The name of the bin that has ``path``, if anything is there."""
+        assert self._targets.delegations is not None
+        assert self._targets.delegations.succinct_roles is not None
+        return self._targets.delegations.succinct_roles.get_role_for_target(path)
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The versions of root, timestamp, snapshot, targets and of every bin: none of them ever goes back."""
+        listed = {name.removesuffix(".json"): meta.version for name, meta in self._snapshot.meta.items()}
+        roles = {"root": self._root_version, "timestamp": self._timestamp_version, "snapshot": self._snapshot.version}
+        return roles | listed
 
     # -------------------------------------------------------------------------- TUF
 
@@ -168,17 +216,8 @@ class ChainWalker:
         except LengthOrHashMismatchError as error:
             raise VerificationFailed(role, f"{error}.", file=f"{role}.json") from error
 
-    def _document(self, path: str, what: str) -> bytes:
-        listed = self._listed(path)
-        link = what.partition(" ")[0]
-        if listed is None:
-            raise VerificationFailed(
-                link,
-                f"the marketplace has no {what}.",
-                expected=path,
-                fix="Publish it with `keelstone plugin publish`, or check that this is the right marketplace.",
-            )
-        body = self._target(path)
+    def _verified(self, listed: TargetFile, path: str, what: str) -> bytes:
+        body, link = self._target(path), what.partition(" ")[0]
         if body is None:
             raise VerificationFailed(link, f"the document {path} is not on this machine yet.", fix=_RECONNECT)
         try:
@@ -205,8 +244,10 @@ class ChainWalker:
         return listed
 
 
-def prove_release(key_set: KeySet, release: Release, package: Package, envelope: bytes | None, walk: Walk) -> None:
-    """Check a package against its release and its publisher's keys, adding the last links to ``walk``.
+def prove_release(
+    key_set: KeySet, release: Release, package: Package, envelope: bytes | None, walk: Walk
+) -> tuple[str, ...]:
+    """Check a package against its release and its publisher's keys, adding the last links to ``walk``; who signed it.
 
     ``envelope`` is the signature that came with the package; without one, the index's copy counts.
     Raises VerificationFailed.
@@ -225,7 +266,7 @@ def prove_release(key_set: KeySet, release: Release, package: Package, envelope:
     walk.add(f"release {plugin} {release.version}: published {release.published}, {state}")
     try:
         statement = verify_release(
-            package, envelope or canonical_json(release.envelope), key_set.keys, key_set.threshold
+            package, envelope or canonical_json(release.envelope), key_set.keys, key_set.release_threshold
         )
     except KeelstoneError as error:
         raise VerificationFailed(
@@ -240,10 +281,11 @@ def prove_release(key_set: KeySet, release: Release, package: Package, envelope:
         )
     asked = ", ".join(package.manifest.capabilities.asked()) or "nothing"
     walk.add(f"manifest: sha256 {package.manifest_digest}, {plugin} {package.manifest.version}, asks for {asked}")
+    return statement.signers
 
 
 def prove_logged(
-    key: VerifierKey,
+    keys: LogKeys,
     proof: LogProof,
     checkpoint: Checkpoint,
     release: Release,
@@ -267,6 +309,7 @@ def prove_logged(
             fix="What was logged and what the marketplace lists must be the same. Tell its operator.",
         )
     seen = ", ".join(witness.name for witness in checkpoint.witnesses(witnesses))
+    key = keys.signer(checkpoint)
     walk.add(
         f"log {key.name}: {checkpoint.size} entries, root {checkpoint.root.hex()[:16]}, signed by key {key.id.hex()}"
         + (f", seen by {seen}" if seen else "")

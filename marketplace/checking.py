@@ -10,8 +10,8 @@ from typing import Any
 from kernel.manifest import load_manifest
 from kernel.settings import Settings
 from marketplace.connect import max_package_bytes
-from marketplace.package import Package, build_package, read_package
-from marketplace.publishing import component_path, read_component, read_signed
+from marketplace.package import Package, build_package, component_path, read_package
+from marketplace.publishing import read_component, read_signed
 from marketplace.rules import Submission
 from marketplace.serving import find_contract_checker, find_inspector
 from marketplace.validator import Finding, Validation, Validator
@@ -36,10 +36,14 @@ def check_here(path: Path, settings: Settings) -> tuple[Package, Validation]:
 def merged(here: Validation, there: Mapping[str, Any]) -> Validation:
     """Both views as one; ``there`` is what the marketplace answered, and what it enforces is its to say."""
     asked = [Finding(**each) for each in there["findings"]]
-    modes = {each.rule: each.enforced for each in asked}
+    modes = {each.rule: (each.enforced, each.review) for each in asked}
     found = {(each.rule, each.problem): each for each in [*here.findings, *asked]}
     return replace(
         here,
-        findings=[replace(each, enforced=modes.get(each.rule, each.enforced)) for each in found.values()],
+        findings=[_in_mode(each, *modes.get(each.rule, (each.enforced, each.review))) for each in found.values()],
         unseen=[rule for rule in here.unseen if rule in there["unseen"]],
     )
+
+
+def _in_mode(finding: Finding, enforced: bool, review: bool) -> Finding:
+    return replace(finding, enforced=enforced, review=review)

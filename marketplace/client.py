@@ -8,31 +8,45 @@ read, and works the same with the cable unplugged.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from kernel.errors import BackendUnavailable, ManifestError, NotFound, ValidationFailed
-from kernel.manifest import PluginManifest, check_plugin_id
+from kernel.errors import BackendUnavailable, KeelstoneError, ManifestError, NotFound, ValidationFailed
+from kernel.files import write_durably
+from kernel.manifest import PluginManifest
 from kernel.ports import Clock
 from kernel.versions import parse_version
+from marketplace.advisories import ADVISORIES_TARGET, read_advisories
 from marketplace.errors import PackageTooLarge, RegistryDamaged, VerificationFailed
-from marketplace.index import Index, entry_of, index_path, read_index
-from marketplace.log.key import KEYS_TARGET, read_log_key
+from marketplace.index import Index, checked_id, entry_of, index_path, read_index
+from marketplace.log.key import KEYS_TARGET, LogKeys, read_log_keys
 from marketplace.log.note import VerifierKey
+from marketplace.mirror.evidence import backing_of, paths_of
 from marketplace.namespaces import target_path
-from marketplace.package import DEFAULT_MAX_BYTES, read_package
+from marketplace.package import DEFAULT_MAX_BYTES, read_package, whole_package
 from marketplace.revocations import REVOCATIONS_TARGET, read_revocations
+from marketplace.succession import InForce, Succession, places_of, read_succession
 from marketplace.transport import Transport
 from marketplace.tufcache import TrustedCache
-from plugin_sdk.services import MarketplaceEntry, PublishedRelease, Revocation, SearchFilters, VerifiedPackage
+from plugin_sdk.services import (
+    Advisory,
+    MarketplaceEntry,
+    PublishedRelease,
+    ReleaseOrigin,
+    Revocation,
+    SearchFilters,
+    VerifiedPackage,
+)
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
 
+    from marketplace.chain import ChainWalker
     from marketplace.log.follow import LogFollower
 
 
@@ -84,7 +98,7 @@ class MarketplaceClient:
     async def published(self, plugin: str) -> dict[str, PublishedRelease]:
         """All installable versions, with when each was published. Raises NotFound."""
         index = await self.index(plugin)
-        return {r.version: PublishedRelease(r.digest, r.published_at) for r in index.installable()}
+        return {r.version: PublishedRelease(r.digest, r.published_at, index.domain) for r in index.installable()}
 
     async def index(self, plugin: str) -> Index:
         """All releases of a plugin, withdrawn ones included. Raises NotFound or VerificationFailed."""
@@ -98,6 +112,10 @@ class MarketplaceClient:
         """All revoked releases, oldest first. Raises VerificationFailed or BackendUnavailable."""
         return await asyncio.to_thread(self._revocations)
 
+    async def advisories(self) -> tuple[Advisory, ...]:
+        """Every advisory, withdrawn ones included. Raises VerificationFailed or BackendUnavailable."""
+        return await asyncio.to_thread(self._advisories)
+
     async def await_revocations(self, known: int) -> int:
         """Wait until more than ``known`` releases are revoked, or some time has passed; how many there seem to be.
 
@@ -108,6 +126,10 @@ class MarketplaceClient:
     async def report_reach(self, digest: str, host: str, installed: bool, seconds: float) -> None:
         """Tell the marketplace that ``host`` has carried out a revocation. Raises BackendUnavailable."""
         await asyncio.to_thread(self._transport.report_reach, digest, host, installed, seconds)
+
+    async def hand_in(self, what: Literal["ratings", "figures"], statement: str, keys: Mapping[str, Any]) -> None:
+        """Hand in a statement of this platform. Raises BackendUnavailable, or ValidationFailed if it is not taken."""
+        await asyncio.to_thread(self._transport.hand_in, what, statement, keys)
 
     async def verify(self, data: bytes, envelope: bytes | None = None, *, offline: bool = False) -> Verification:
         """Verify a package file. ``envelope`` is the signature beside it, if there is one.
@@ -138,12 +160,16 @@ class MarketplaceClient:
         with self._trusted.session() as updater:
             return read_revocations(self._trusted.target(updater, REVOCATIONS_TARGET))
 
+    def _advisories(self) -> tuple[Advisory, ...]:
+        with self._trusted.session() as updater:
+            return read_advisories(self._trusted.target(updater, ADVISORIES_TARGET))
+
     def _index(self, plugin: str) -> Index:
         with self._trusted.session() as updater:
             return self._read_index(updater, checked_id(plugin))
 
     def _fetch(self, plugin: str, version: str) -> VerifiedPackage:
-        from marketplace.chain import prove_logged, prove_release, refuse_yanked
+        from marketplace.chain import refuse_yanked
 
         publisher = checked_id(plugin).partition("/")[0]
         parse_version(version)
@@ -151,22 +177,24 @@ class MarketplaceClient:
             self._read_index(updater, plugin)
             self._sync(updater, plugin, publisher, version)
             walker = self._trusted.walker()
-            key_set, release = walker.key_set(publisher), walker.index(plugin).find(version)
+            key_sets, index = self._key_sets(walker, publisher), walker.index(plugin)
+            release = index.find(version)
             if release is None:
                 raise NotFound(f"There is no release {plugin} {version}.", plugin=plugin, found=version)
             walker.refuse_revoked(plugin, release.digest)
             refuse_yanked(plugin, release)
-            log = walker.log_key()
-            proof, checkpoint = self._follower(log).proof(plugin, version)
+            log = walker.log_keys()
+            follower = self._follower(log)
+            proved = follower.proof(plugin, version)
+            backing = backing_of(walker, key_sets, index, release, log, proved, follower.kept_entry)
         data = self._download(plugin, release.digest, release.size)
         package = read_package(data, max_bytes=self._max_bytes)
-        prove_release(key_set, release, package, None, walker.walk)
-        prove_logged(log, proof, checkpoint, release, plugin, walker.walk, self._witnesses)
-        return replace(package.vouched_for(walker.walk.links), published=release.published_at)
+        signers = backing.prove(package, walker.walk, witnesses=self._witnesses)
+        vouched = package.vouched_for(walker.walk.links)
+        origin = origin_of(backing.counted, signers, index.domain)
+        return replace(vouched, published=release.published_at, origin=origin)
 
     def _verify(self, data: bytes, envelope: bytes | None, offline: bool) -> Verification:
-        from marketplace.chain import prove_logged, prove_release
-
         package = read_package(data, max_bytes=self._max_bytes)
         manifest, notes = package.manifest, []
         if not offline:
@@ -177,7 +205,7 @@ class MarketplaceClient:
                 notes.append(f"The marketplace was not reached; its last known metadata answered. {error.detail}")
         with self._trusted.exclusive():
             walker = self._trusted.walker()
-            key_set = walker.key_set(manifest.publisher)
+            key_sets = self._key_sets(walker, manifest.publisher)
             index = walker.index(manifest.id)
             release = index.find(manifest.version)
             if release is None:
@@ -188,10 +216,11 @@ class MarketplaceClient:
                     fix="Publish it with `keelstone plugin publish`.",
                 )
             walker.refuse_revoked(manifest.id, release.digest)
-            log = walker.log_key()
-            prove_release(key_set, release, package, envelope, walker.walk)
-            proof, checkpoint = self._follower(log).proof(manifest.id, manifest.version)
-            prove_logged(log, proof, checkpoint, release, manifest.id, walker.walk, self._witnesses)
+            log = walker.log_keys()
+            follower = self._follower(log)
+            proved = follower.proof(manifest.id, manifest.version)
+            backing = backing_of(walker, key_sets, index, release, log, proved, follower.kept_entry)
+            signers = backing.prove(package, walker.walk, envelope, self._witnesses)
         if index.deprecated is not None:
             notes.append(f"{manifest.id} is deprecated since {index.deprecated.at}: {index.deprecated.advice}")
         until = walker.walk.valid_until
@@ -200,22 +229,50 @@ class MarketplaceClient:
                 f"The metadata here was valid until {until:%Y-%m-%d %H:%M} UTC: "
                 "what was published or withdrawn since then is not known."
             )
-        verified = replace(package.vouched_for(walker.walk.links), published=release.published_at)
+        vouched = package.vouched_for(walker.walk.links)
+        origin = origin_of(backing.counted, signers, index.domain)
+        verified = replace(vouched, published=release.published_at, origin=origin)
         return Verification(verified, tuple(notes))
 
     def _sync(self, updater: Updater, plugin: str, publisher: str, version: str) -> None:
         """Bring the cache up to date with what the chain of one release needs."""
-        for path in (target_path(publisher), REVOCATIONS_TARGET):
-            self._trusted.target(updater, path)
+        held = self._trusted.target(updater, target_path(publisher))
+        self._trusted.target(updater, REVOCATIONS_TARGET)
         keys, body = (self._trusted.target(updater, path) for path in (KEYS_TARGET, index_path(plugin)))
         # What the marketplace never published is refused further on, at the link that says so.
-        if body is not None and read_index(body).find(version) is not None:
-            self._follower(read_log_key(keys or b"")).fetch_proof(plugin, version)
+        if body is not None and (index := read_index(body)).find(version) is not None:
+            follower = self._follower(read_log_keys(keys or b""))
+            follower.fetch_proof(plugin, version)
+            for path in paths_of(index):
+                self._trusted.target(updater, path)
+            # The key sets of what was published elsewhere are in the log of there.
+            if held is not None and index.mirrored is None:
+                follower.fetch_entries(places_of(held))
 
-    def _follower(self, key: VerifierKey) -> LogFollower:
+    def _key_sets(self, walker: ChainWalker, publisher: str) -> Succession:
+        """The namespace's key sets, which only grow: a list that lacks one that was seen here, or has another in its
+        place, is refused whoever signed it. Call it with the cache locked."""
+        found, seen = walker.key_sets(publisher), self._trusted.folder / "namespaces" / f"{publisher}.json"
+        known = None
+        # What cannot be read is as good as never seen: a disk that lost it must not stop everything for ever.
+        with suppress(FileNotFoundError, KeelstoneError):
+            known = read_succession(seen.read_bytes())
+        if known is not None and not found.extends(known):
+            raise VerificationFailed(
+                "namespace",
+                f"the marketplace shows other keys of {publisher} than it did before.",
+                expected=f"key set v{known.newest.version}, sha256 {known.newest.digest[:16]}, or what follows it",
+                found=f"key set v{found.newest.version}, sha256 {found.newest.digest[:16]}",
+                fix="Keep the cache as it is, and tell the publisher and the marketplace's operator.",
+            )
+        if known is None or len(known.steps) < len(found.steps):
+            write_durably(seen, found.to_bytes())
+        return found
+
+    def _follower(self, keys: LogKeys) -> LogFollower:
         from marketplace.log.follow import LogFollower
 
-        return LogFollower(self._transport, self._trusted.folder / "log", key, self._witnesses, self._needed)
+        return LogFollower(self._transport, self._trusted.folder / "log", keys, self._witnesses, self._needed)
 
     def _read_index(self, updater: Updater, plugin: str) -> Index:
         body = self._trusted.target(updater, index_path(plugin))
@@ -236,30 +293,14 @@ class MarketplaceClient:
                 expected=f"at most {self._max_bytes:,} bytes",
                 found=f"{size:,} bytes",
             )
-        data = bytearray()
         try:
-            for chunk in self._transport.stream(f"packages/{digest}"):
-                data += chunk
-                if len(data) > size:
-                    raise VerificationFailed("package", "more bytes come than were published.", plugin=plugin)
+            return whole_package(self._transport.stream(f"packages/{digest}"), digest, size, plugin)
         except (NotFound, RegistryDamaged) as error:
             raise VerificationFailed("package", f"the marketplace lists it but does not have it: {error}") from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != digest:
-            raise VerificationFailed(
-                "package",
-                "the bytes are not those that were published.",
-                plugin=plugin,
-                expected=f"sha256 {digest}",
-                found=f"sha256 {found}, {len(data):,} bytes",
-                fix="Try again; if it stays so, tell the marketplace's operator.",
-            )
-        return bytes(data)
 
 
-def checked_id(plugin: str) -> str:
-    """``plugin`` if it can be a plugin's id. Raises ValidationFailed."""
-    try:
-        return check_plugin_id(plugin)
-    except ValueError as error:
-        raise ValidationFailed(str(error), found=plugin) from error
+def origin_of(counted: InForce, signers: Sequence[str], domain: str | None) -> ReleaseOrigin:
+    """Whose release it is, as the platform compares it with what it runs."""
+    since = None if counted.owned_since is None else datetime.fromisoformat(counted.owned_since)
+    lineage = counted.lineage
+    return ReleaseOrigin(tuple(sorted(signers)), lineage, counted.owner, since, counted.recovered, domain=domain)

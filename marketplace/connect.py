@@ -86,7 +86,7 @@ def open_client(settings: Settings, registry: Registry | None = None) -> Marketp
     Raises VerificationFailed if no root is trusted yet, and ConfigurationError.
     """
     witnesses = trusted_witnesses(settings)
-    transport, root = _road(settings, registry)
+    transport, root = road(settings, registry)
     return MarketplaceClient(
         transport,
         cache_folder(settings),
@@ -100,12 +100,12 @@ def open_client(settings: Settings, registry: Registry | None = None) -> Marketp
 def open_logbook(settings: Settings) -> Logbook:
     """The log of the marketplace that the settings describe. Raises as :func:`open_client`."""
     witnesses = trusted_witnesses(settings)
-    transport, root = _road(settings, None)
+    transport, root = road(settings, None)
     needed = settings.marketplace_witnesses_needed
     return Logbook(transport, cache_folder(settings), root, witnesses=witnesses, witnesses_needed=needed)
 
 
-def _road(settings: Settings, registry: Registry | None) -> tuple[Transport, bytes]:
+def road(settings: Settings, registry: Registry | None) -> tuple[Transport, bytes]:
     """The way to the marketplace, and the root that is trusted."""
     transport: Transport
     if settings.marketplace_url:

@@ -61,10 +61,34 @@ class NamespaceTaken(Conflict):
     code, title = "namespace-taken", "Namespace belongs to another publisher"
 
 
+class KeySetRefused(Conflict):
+    """The key set does not follow the namespace's present one: a version is missing, comes again, or has a rival."""
+
+    code, title = "key-set-refused", "Key set does not follow the present one"
+
+
 class NamespaceUnknown(NotFound):
     """Nobody has registered the namespace."""
 
     code, title = "namespace-unknown", "Namespace is not registered"
+
+
+class NamespaceMirrored(Conflict):
+    """The namespace resolves somewhere else than where something of it was to be changed: here, or at an upstream."""
+
+    code, title = "namespace-mirrored", "Namespace resolves elsewhere"
+
+
+class BundleOutdated(Conflict):
+    """The bundle shows an upstream as it was before what is known of it here already."""
+
+    code, title = "bundle-outdated", "Bundle is older than what is here"
+
+
+class BundleCorrupt(KeelstoneError):
+    """The file is not a bundle: truncated, altered, or with members that do not belong."""
+
+    code, status, title = "bundle-corrupt", 422, "Bundle is corrupt"
 
 
 class NamespacesClosed(Forbidden):
@@ -103,6 +127,18 @@ class KeyUnusable(KeelstoneError):
     code, status, title = "key-unusable", 500, "Key cannot be used"
 
 
+class DeskClosed(Forbidden):
+    """The operator's pages are for the operator, on the marketplace's own machine."""
+
+    code, title = "desk-closed", "For the marketplace's operator only"
+
+
+class TooManyReports(KeelstoneError):
+    """More ratings or figures were handed in than are taken in a day."""
+
+    code, status, title = "too-many-reports", 429, "Too much was reported today"
+
+
 class RegistryDamaged(KeelstoneError):
     """The registry's own data contradicts itself; the message says what to restore."""
 
@@ -126,3 +162,9 @@ class LogInconsistent(VerificationFailed):
 
     def __init__(self, detail: str, **where: Any) -> None:
         super().__init__("log", detail, **where)
+
+
+class DomainNotVerified(KeelstoneError):
+    """A domain does not say that a namespace is its own."""
+
+    code, status, title = "domain-not-verified", 409, "Domain does not name the namespace"

@@ -43,11 +43,20 @@ def check_svg(data: bytes, file: str) -> None:
 
 def check_png(data: bytes, file: str) -> None:
     """Raise PackageContentInvalid unless ``data`` begins as a PNG of at most 1024 x 1024 pixels."""
-    if not data.startswith(_PNG) or data[12:16] != b"IHDR" or len(data) < 33:
+    size = png_size(data)
+    if size is None:
         raise _bad(file, "it is not a PNG image")
-    width, height = struct.unpack(">II", data[16:24])
+    width, height = size
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise _bad(file, f"it is {width} x {height} pixels; at most {MAX_SIDE} x {MAX_SIDE} are allowed")
+
+
+def png_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels, as a PNG's header says; None if it does not begin as one."""
+    if not data.startswith(_PNG) or data[12:16] != b"IHDR" or len(data) < 33:
+        return None
+    width, height = struct.unpack(">II", data[16:24])
+    return width, height
 
 
 def _problems(root: Element) -> Iterator[str]:

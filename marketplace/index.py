@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from kernel.errors import ManifestError, NotFound
-from kernel.manifest import PluginManifest, manifest_from_dict
+from kernel.errors import ManifestError, NotFound, ValidationFailed
+from kernel.manifest import PluginManifest, check_plugin_id, manifest_from_dict
 from kernel.versions import parse_version
 from marketplace.errors import RegistryDamaged
 from marketplace.signing import canonical_json
@@ -48,6 +48,17 @@ class Deprecation:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirrored:
+    """Where a plugin comes from that was published elsewhere: what the upstream is called here, the SHA-256 of the root
+    that is pinned of it, when this was taken from it (ISO 8601, UTC), and the target with its metadata of then."""
+
+    upstream: str
+    root: str
+    at: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One published version. ``kernel`` is the range of hook contracts it runs on."""
 
@@ -70,6 +81,13 @@ class Release:
         return datetime.fromisoformat(self.published).astimezone(UTC)
 
 
+_FIELDS = tuple(each.name for each in fields(Release))
+
+
+def _plain(yanked: Yank | None) -> dict[str, str] | None:
+    return None if yanked is None else asdict(yanked)
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
     """All releases of one plugin, newest version first."""
@@ -77,6 +95,10 @@ class Index:
     plugin: str
     releases: tuple[Release, ...]
     deprecated: Deprecation | None = None
+    domain: str | None = None
+    """The domain that speaks for its publisher, as the marketplace verified it."""
+    mirrored: Mirrored | None = None
+    """None: it was published here."""
 
     def find(self, version: str) -> Release | None:
         """The release of that version, yanked or not."""
@@ -98,9 +120,14 @@ class Index:
 
     def to_bytes(self) -> bytes:
         """The document, canonical."""
-        body = {"format": FORMAT, "plugin": self.plugin, "releases": [asdict(r) for r in self.releases]}
+        listed = [{**{name: getattr(r, name) for name in _FIELDS}, "yanked": _plain(r.yanked)} for r in self.releases]
+        body = {"format": FORMAT, "plugin": self.plugin, "releases": listed}
         if self.deprecated is not None:
             body["deprecated"] = asdict(self.deprecated)
+        if self.domain is not None:
+            body["domain"] = self.domain
+        if self.mirrored is not None:
+            body["mirrored"] = asdict(self.mirrored)
         return canonical_json(body)
 
 
@@ -109,10 +136,16 @@ def index_path(plugin: str) -> str:
     return f"plugins/{plugin}.json"
 
 
-def make_index(plugin: str, releases: list[Release], deprecated: Deprecation | None = None) -> Index:
+def make_index(
+    plugin: str,
+    releases: list[Release],
+    deprecated: Deprecation | None = None,
+    domain: str | None = None,
+    mirrored: Mirrored | None = None,
+) -> Index:
     """The index of ``releases``, put in order."""
     newest_first = sorted(releases, key=lambda r: parse_version(r.version), reverse=True)
-    return Index(plugin, tuple(newest_first), deprecated)
+    return Index(plugin, tuple(newest_first), deprecated, domain, mirrored)
 
 
 def read_index(document: bytes) -> Index:
@@ -124,8 +157,10 @@ def read_index(document: bytes) -> Index:
         releases = tuple(
             Release(**{**r, "yanked": Yank(**r["yanked"]) if r["yanked"] else None}) for r in body["releases"]
         )
-        deprecated = body.get("deprecated")
-        return Index(str(body["plugin"]), releases, Deprecation(**deprecated) if deprecated else None)
+        deprecated, domain, mirrored = (body.get(name) for name in ("deprecated", "domain", "mirrored"))
+        advice = Deprecation(**deprecated) if deprecated else None
+        origin = Mirrored(**mirrored) if mirrored else None
+        return Index(str(body["plugin"]), releases, advice, None if domain is None else str(domain), origin)
     except (ValueError, KeyError, TypeError) as error:
         raise RegistryDamaged(
             f"A plugin's index cannot be read: {error}.",
@@ -154,9 +189,18 @@ def entry_of(index: Index) -> MarketplaceEntry:
         capabilities=tuple(manifest.capabilities.asked()),
         deprecated=index.deprecated.reason if index.deprecated else None,
         successor=index.deprecated.successor if index.deprecated else None,
+        domain=index.domain,
     )
 
 
 def manifest_document(manifest: PluginManifest) -> dict[str, Any]:
     """The manifest as the index keeps it: plain data, defaults left out."""
     return manifest.model_dump(mode="json", exclude_defaults=True)
+
+
+def checked_id(plugin: str) -> str:
+    """``plugin`` if it can be a plugin's id. Raises ValidationFailed."""
+    try:
+        return check_plugin_id(plugin)
+    except ValueError as error:
+        raise ValidationFailed(str(error), found=plugin) from error

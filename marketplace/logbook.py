@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernel.versions import parse_version
-from marketplace.client import checked_id
 from marketplace.errors import VerificationFailed
-from marketplace.index import index_path, read_index
+from marketplace.index import checked_id, index_path, read_index
 from marketplace.keys import SigningKey
 from marketplace.log.audit import Audit
 from marketplace.log.checkpoint import Checkpoint
-from marketplace.log.entry import Entry
+from marketplace.log.entry import Entry, sha256_of
 from marketplace.log.follow import LogFollower
-from marketplace.log.key import KEYS_TARGET, open_receipt, read_log_key
+from marketplace.log.key import KEYS_TARGET, LogKeys, open_receipt, own_keys, read_log_keys
 from marketplace.log.note import VerifierKey
 from marketplace.log.proof import LogProof, read_proof
 from marketplace.log.witness import cosign
+from marketplace.namespaces import target_path
 from marketplace.revocations import REVOCATIONS_TARGET, read_revocations
+from marketplace.succession import read_succession
 from marketplace.transport import Transport
 from marketplace.tufcache import TrustedCache
 
@@ -58,7 +60,9 @@ class Logbook:
             return publisher in (None, entry.publisher)
 
         def claimed(entry: Entry) -> bool:
-            return entry.kind in ("yank", "kill") or (entry.kind == "publish" and entry.publisher == publisher)
+            return entry.kind in ("yank", "kill", "keys", "handover") or (
+                entry.kind == "publish" and entry.publisher == publisher
+            )
 
         with self._session() as (updater, follower):
             found = follower.audit(asked, claimed, whole=whole)
@@ -73,7 +77,7 @@ class Logbook:
                         found.problems.append(f"Entry {index} says {entry}, but the marketplace {contradiction}.")
                 if not found.problems:
                     follower.passed(found)
-        return follower.key, found
+        return follower.keys.present, found
 
     def proof(self, plugin: str, version: str) -> tuple[LogProof, Checkpoint]:
         """The proof that a release was logged, fetched and verified. Raises ValidationFailed and as :meth:`audit`."""
@@ -95,9 +99,9 @@ class Logbook:
         """
         with self._trusted.session() as updater:
             keys = self._trusted.target(updater, KEYS_TARGET) or b""
-            said = open_receipt(receipt, keys, digest)
+            said, until = open_receipt(receipt, keys, digest)
             plugin, version, index = str(said["plugin"]), str(said["version"]), said.get("log_index")
-            follower = LogFollower(self._transport, self._trusted.folder / "log", read_log_key(keys))
+            follower = LogFollower(self._transport, self._trusted.folder / "log", read_log_keys(keys))
             follower.fetch_proof(*_checked(plugin, version))
             proof, checkpoint = follower.proof(plugin, version)
         if (proof.entry.digest, proof.entry.kind) != (digest, "publish") or index not in (None, proof.index):
@@ -109,16 +113,26 @@ class Logbook:
                 found=f"entry {proof.index}: {proof.entry}, sha256 {proof.entry.digest[:16]}",
                 fix="Keep the receipt: it is the marketplace's signed word. Tell its operator.",
             )
+        if until is not None and datetime.fromisoformat(proof.entry.at) > until:
+            raise VerificationFailed(
+                "receipt",
+                "it is signed by a key that no longer counted when this was published.",
+                plugin=plugin,
+                expected=f"a release from before {until}",
+                found=str(proof.entry),
+                fix="Somebody else has the marketplace's old key. Keep the receipt, and tell its operator.",
+            )
         return proof, checkpoint
 
     def check(self, body: bytes) -> tuple[LogProof, Checkpoint]:
-        """Verify a proof file without the network, by the log's key as TUF vouched for it here.
+        """Verify a proof file without the network, by the log's keys as TUF vouched for them here.
 
+        The log is asked only about a proof from before its key was changed that this machine did not know then.
         Raises VerificationFailed or LogInconsistent.
         """
         proof = read_proof(body)
         with self._trusted.exclusive():
-            return proof, self._with(self._trusted.walker().log_key()).check(proof)
+            return proof, self._with(self._trusted.walker().log_keys()).check(proof, online=True)
 
     def witness(self, key: SigningKey, name: str, now: float) -> Checkpoint:
         """The present checkpoint with this witness' signature, after checking that the log only grew.
@@ -133,7 +147,12 @@ class Logbook:
         self._transport.close()
 
     def _contradicted(self, updater: Updater, entry: Entry) -> str | None:
-        """What the marketplace lists against an entry about a release, in words; None if they agree."""
+        """What the marketplace lists against an entry about a release or keys, in words; None if they agree."""
+        if entry.kind == "keys":
+            return self._other_keys(updater, entry)
+        if entry.kind == "handover":
+            listed = own_keys(self._trusted.target(updater, KEYS_TARGET) or b"")
+            return None if entry.digest in listed else "does not list this key as its own"
         body = self._trusted.target(updater, index_path(str(entry.plugin)))
         release = read_index(body).find(str(entry.version)) if body is not None else None
         if release is None:
@@ -148,18 +167,29 @@ class Logbook:
                 return "does not list it as revoked"
         return None
 
+    def _other_keys(self, updater: Updater, entry: Entry) -> str | None:
+        """As :meth:`_contradicted`, of an entry about a namespace's key set."""
+        body = self._trusted.target(updater, target_path(entry.publisher))
+        steps = read_succession(body).steps if body is not None else ()
+        listed = [step for step in steps if str(step.key_set.version) == entry.version]
+        if not listed:
+            return "does not list this key set"
+        if sha256_of(listed[0].key_set.document) != entry.digest:
+            return f"lists another key set v{entry.version}"
+        return None
+
     @contextmanager
     def _session(self) -> Iterator[tuple[Updater, LogFollower]]:
         with self._trusted.session() as updater:
-            yield updater, self._with(read_log_key(self._trusted.target(updater, KEYS_TARGET) or b""))
+            yield updater, self._with(read_log_keys(self._trusted.target(updater, KEYS_TARGET) or b""))
 
     @contextmanager
     def _follower(self) -> Iterator[LogFollower]:
         with self._session() as (_, follower):
             yield follower
 
-    def _with(self, key: VerifierKey) -> LogFollower:
-        return LogFollower(self._transport, self._trusted.folder / "log", key, self._witnesses, self._needed)
+    def _with(self, keys: LogKeys) -> LogFollower:
+        return LogFollower(self._transport, self._trusted.folder / "log", keys, self._witnesses, self._needed)
 
 
 def _checked(plugin: str, version: str) -> tuple[str, str]:

@@ -9,6 +9,8 @@ README.md              for people, Markdown
 CHANGELOG.md           for people, Markdown (optional)
 <manifest.settings>    JSON Schema 2020-12 of the tenant's settings (if the manifest names one)
 icon.svg or icon.png   at most one (optional)
+screenshots/*          PNG or WebP, as far as the manifest names them
+sbom.cdx.json          what the component was linked from, as a CycloneDX document
 =====================  ==========================================================
 
 Nothing else may be inside. The same folder and component always give the same bytes.
@@ -18,16 +20,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kernel.manifest import MANIFEST_FILE, PluginManifest, load_manifest, parse_manifest
 from marketplace.archive import is_inner_path, read_archive, write_archive
-from marketplace.errors import PackageContentInvalid, PackageMembersInvalid, PackageTooLarge
+from marketplace.errors import PackageContentInvalid, PackageMembersInvalid, PackageTooLarge, VerificationFailed
 from marketplace.icon import check_png, check_svg
 from marketplace.references import problem_with_references
+from marketplace.screenshots import MAX_SCREENSHOT_BYTES, Screenshot, read_screenshots
+from plugin_sdk.sbom import MAX_SBOM_BYTES, SBOM_FILE, SbomInvalid, read_sbom, sbom_beside
 from plugin_sdk.services import VerifiedPackage
 
 SUFFIX = ".keelstone"
@@ -38,7 +42,13 @@ DEFAULT_MAX_BYTES = 32 * 1024 * 1024
 _COMPONENT_MAGIC = b"\x00asm\x0d\x00\x01\x00"
 _CORE_MAGIC = b"\x00asm\x01\x00\x00\x00"
 _TEXT_LIMIT = 512 * 1024
-_LIMITS = {MANIFEST_FILE: 64 * 1024, README: _TEXT_LIMIT, CHANGELOG: _TEXT_LIMIT, **dict.fromkeys(ICONS, 256 * 1024)}
+_LIMITS = {
+    MANIFEST_FILE: 64 * 1024,
+    README: _TEXT_LIMIT,
+    CHANGELOG: _TEXT_LIMIT,
+    SBOM_FILE: MAX_SBOM_BYTES,
+    **dict.fromkeys(ICONS, 256 * 1024),
+}
 _SCHEMA_LIMIT = 256 * 1024
 
 
@@ -55,6 +65,9 @@ class Package:
     changelog: str = field(repr=False)
     settings_schema: Mapping[str, Any] | None
     icon: bytes | None = field(repr=False)
+    screenshots: tuple[Screenshot, ...] = ()
+    sbom: bytes | None = field(repr=False, default=None)
+    """The list of the component's parts, not looked into: the rules do."""
 
     @property
     def file_name(self) -> str:
@@ -90,6 +103,11 @@ def package_file_name(manifest: PluginManifest) -> str:
     return f"{manifest.publisher}.{manifest.short_name}-{manifest.version}{SUFFIX}"
 
 
+def component_path(folder: Path, short_name: str) -> Path:
+    """Where ``keelstone plugin build`` leaves the component of the plugin in ``folder``."""
+    return folder / "build" / f"{short_name}.component.wasm"
+
+
 def build_package(folder: Path, component: bytes, *, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
     """The package of the plugin in ``folder`` with its built ``component``.
 
@@ -98,13 +116,56 @@ def build_package(folder: Path, component: bytes, *, max_bytes: int = DEFAULT_MA
     """
     manifest = load_manifest(folder)
     found: dict[str, bytes] = {MANIFEST_FILE: (folder / MANIFEST_FILE).read_bytes(), COMPONENT: component}
-    for name in sorted({README, CHANGELOG, *ICONS, *([manifest.settings] if manifest.settings else [])}):
+    pictures = {each.file for each in manifest.screenshots}
+    for name in sorted({README, CHANGELOG, *ICONS, *pictures, *([manifest.settings] if manifest.settings else [])}):
         path = folder / name
-        if path.is_file():
+        if is_inner_path(name) and path.is_file():
             found[name] = path.read_bytes()
-    data = write_archive(found)
+    sbom = _sbom(folder, manifest, component)
+    data = write_archive(found if sbom is None else found | {SBOM_FILE: sbom})
     read_package(data, max_bytes=max_bytes)
     return data
+
+
+def whole_package(chunks: Iterable[bytes], digest: str, size: int, plugin: str | None = None) -> bytes:
+    """The package in ``chunks``, if it is the one with ``digest`` and ``size`` in bytes. Raises VerificationFailed."""
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > size:
+            raise VerificationFailed(
+                "package", "more bytes come than were published.", plugin=plugin, expected=f"{size:,} bytes"
+            )
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        raise VerificationFailed(
+            "package",
+            "the bytes are not those that were published.",
+            plugin=plugin,
+            expected=f"sha256 {digest}",
+            found=f"sha256 {found}, {len(data):,} bytes",
+            fix="Try again; if it stays so, tell the marketplace's operator.",
+        )
+    return bytes(data)
+
+
+def package_member(data: bytes, name: str) -> bytes | None:
+    """One member of a package that was checked before, or None. Raises PackageCorrupt or PackageTooLarge."""
+    return read_archive(data, len(data)).get(name)
+
+
+def _sbom(folder: Path, manifest: PluginManifest, component: bytes) -> bytes | None:
+    """The list of parts that the build wrote of this very component, else the one that the author keeps in the folder
+    for a component built elsewhere."""
+    built = sbom_beside(component_path(folder, manifest.short_name))
+    try:
+        said = built.read_bytes()
+        if read_sbom(said).component == hashlib.sha256(component).hexdigest():
+            return said
+    except (FileNotFoundError, SbomInvalid):
+        pass
+    by_hand = folder / SBOM_FILE
+    return by_hand.read_bytes() if by_hand.is_file() else None
 
 
 def read_package(data: bytes, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Package:
@@ -140,6 +201,8 @@ def read_package(data: bytes, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Package:
         changelog=_text(members, CHANGELOG),
         settings_schema=_settings_schema(manifest, members),
         icon=members[icon] if icon else None,
+        screenshots=read_screenshots(manifest, members),
+        sbom=members.get(SBOM_FILE),
     )
 
 
@@ -159,7 +222,8 @@ def _check_members(manifest: PluginManifest, members: Mapping[str, bytes]) -> No
                 file=manifest.settings,
                 fix="Add the file, or take `settings` out of plugin.toml.",
             )
-    allowed = {MANIFEST_FILE, COMPONENT, README, CHANGELOG, *ICONS, manifest.settings}
+    pictures = {each.file for each in manifest.screenshots}
+    allowed = {MANIFEST_FILE, COMPONENT, README, CHANGELOG, SBOM_FILE, *ICONS, *pictures, manifest.settings}
     for name, data in members.items():
         if name not in allowed:
             raise PackageMembersInvalid(
@@ -170,7 +234,7 @@ def _check_members(manifest: PluginManifest, members: Mapping[str, bytes]) -> No
                 found=name,
             )
         if name != COMPONENT:
-            _check_size(name, data, _LIMITS.get(name, _SCHEMA_LIMIT))
+            _check_size(name, data, _LIMITS.get(name, MAX_SCREENSHOT_BYTES if name in pictures else _SCHEMA_LIMIT))
     if all(name in members for name in ICONS):
         raise PackageMembersInvalid("A package has one icon, not two.", plugin=manifest.id, found=", ".join(ICONS))
 

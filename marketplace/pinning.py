@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kernel.errors import NotFound, ValidationFailed
 from kernel.files import write_durably
@@ -12,6 +12,9 @@ from kernel.settings import Settings
 from marketplace.connect import PINNED_ROOT, service_url
 from marketplace.errors import VerificationFailed
 from marketplace.transport import HttpTransport
+
+if TYPE_CHECKING:
+    from tuf.api.metadata import Root
 
 MAX_ROOT_BYTES = 512_000
 
@@ -49,6 +52,21 @@ def pin_root(settings: Settings, body: bytes) -> dict[str, Any]:
 
     Returns what a person compares with what the operator says.
     """
+    path = settings.home / PINNED_ROOT
+    root = check_root(body)
+    write_durably(path, body)
+    return {
+        "file": str(path),
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "version": root.version,
+        "threshold": root.roles["root"].threshold,
+        "keys": list(root.roles["root"].keyids),
+        "expires": root.expires.isoformat(),
+    }
+
+
+def check_root(body: bytes) -> Root:
+    """The root metadata in ``body``, if its own keys signed it. Raises VerificationFailed."""
     from tuf.api.exceptions import RepositoryError
     from tuf.api.metadata import Metadata, Root
 
@@ -59,14 +77,4 @@ def pin_root(settings: Settings, body: bytes) -> dict[str, Any]:
         metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
     except RepositoryError as error:
         raise VerificationFailed("root", f"the file is not a root signed by its own keys: {error}.") from error
-    path = settings.home / PINNED_ROOT
-    write_durably(path, body)
-    root = metadata.signed
-    return {
-        "file": str(path),
-        "sha256": hashlib.sha256(body).hexdigest(),
-        "version": root.version,
-        "threshold": root.roles["root"].threshold,
-        "keys": list(root.roles["root"].keyids),
-        "expires": root.expires.isoformat(),
-    }
+    return metadata.signed

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from kernel.errors import NotFound
 from marketplace.archive import check_size
-from marketplace.errors import PackageMembersInvalid
+from marketplace.errors import PackageMembersInvalid, SignatureInvalid
 from marketplace.keys import SigningKey
 from marketplace.namespaces import make_key_set
 from marketplace.package import DEFAULT_MAX_BYTES, Package, build_package, read_package
 from marketplace.rules import Submission
-from marketplace.signing import SIGNATURE_SUFFIX, sign_release
+from marketplace.signing import SIGNATURE_SUFFIX, join_release, sign_release, signers_named
 from marketplace.validator import Validator
 
 if TYPE_CHECKING:
     from marketplace.registry.receipts import NamespaceRecord, Receipt
+
+_SEND = (
+    "Send the package with its .sig.json to whoever has one of these keys: `keelstone plugin sign FILE` adds their "
+    "signature. Then publish."
+)
 
 
 class Intake(Protocol):
@@ -43,11 +49,6 @@ class SignedPackage:
         return file, write_signature(file, self.envelope)
 
 
-def component_path(folder: Path, short_name: str) -> Path:
-    """Where ``keelstone plugin build`` leaves the component of the plugin in ``folder``."""
-    return folder / "build" / f"{short_name}.component.wasm"
-
-
 def signature_path(file: Path) -> Path:
     """The signature beside a package file."""
     return file.with_name(file.name + SIGNATURE_SUFFIX)
@@ -58,6 +59,39 @@ def write_signature(file: Path, envelope: bytes) -> Path:
     path = signature_path(file)
     path.write_bytes(envelope)
     return path
+
+
+def join_signature(file: Path, signed: SignedPackage, key: SigningKey) -> bytes:
+    """Write a package's signature by ``key`` beside it, keeping those of others over the same package; the envelope."""
+    beside = signature_path(file)
+    present = beside.read_bytes() if beside.is_file() else None
+    envelope = join_release(signed.package, present, [key])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(signed.package.data)
+    write_signature(file, envelope)
+    return envelope
+
+
+def check_signers(
+    envelope: bytes | None,
+    publisher: str,
+    keys: Sequence[str],
+    needed: int,
+    *,
+    what: str | None = None,
+    fix: str = _SEND,
+) -> None:
+    """Raise SignatureInvalid, saying whose signatures are missing, if fewer than ``needed`` of ``keys`` have signed."""
+    named = signers_named(envelope) if envelope else ()
+    signed, missing = [key for key in keys if key in named], [key for key in keys if key not in named]
+    if envelope is None or not signed or len(signed) >= needed:
+        return  # who has not signed at all is told so by the marketplace
+    raise SignatureInvalid(
+        f"{what or f'A release of {publisher}'} must be signed by {needed}, and only {len(signed)} signed this one.",
+        expected=f"{needed - len(signed)} more of {', '.join(f'key {key[:16]}' for key in missing)}",
+        found=", ".join(f"key {key[:16]}" for key in signed),
+        fix=fix,
+    )
 
 
 def sign_package(data: bytes, key: SigningKey, *, max_bytes: int = DEFAULT_MAX_BYTES) -> SignedPackage:

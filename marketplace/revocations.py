@@ -7,20 +7,18 @@ another version.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from kernel.errors import ValidationFailed
-from marketplace.errors import ReleaseRevoked, VerificationFailed
-from marketplace.signing import canonical_json
+from marketplace.errors import ReleaseRevoked
+from marketplace.listed import listed_document, read_listed
 from plugin_sdk.services import Revocation
 
 REVOCATIONS_TARGET = "registry/revocations.json"
-FORMAT = 1
 WAIT_SECONDS = 25.0
 """How long a platform may be kept waiting for news in one request."""
 _HOST = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
@@ -28,28 +26,18 @@ _HOST = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 def revocations_document(revoked: Iterable[Revocation]) -> bytes:
     """The target's bytes."""
-    return canonical_json({"format": FORMAT, "revoked": [asdict(each) for each in revoked]})
+    return listed_document("revoked", revoked)
 
 
 def read_revocations(document: bytes | None) -> tuple[Revocation, ...]:
     """The list in a verified document; None: nothing was ever revoked. Raises VerificationFailed."""
-    if document is None:
-        return ()
-    try:
-        said = json.loads(document)
-        if said["format"] != FORMAT:
-            raise ValueError(f"format {said['format']}")
-        found = tuple(Revocation(**{name: str(value) for name, value in each.items()}) for each in said["revoked"])
-        for each in found:
-            datetime.fromisoformat(each.at)
-        return found
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VerificationFailed(
-            "revocations",
-            f"the list of revoked releases cannot be read: {error}.",
-            file=REVOCATIONS_TARGET,
-            fix="Update this platform: the marketplace may be newer.",
-        ) from error
+    return read_listed(document, "revoked", "revocations", REVOCATIONS_TARGET, _revocation)
+
+
+def _revocation(said: Any) -> Revocation:
+    found = Revocation(**{name: str(value) for name, value in said.items()})
+    datetime.fromisoformat(found.at)
+    return found
 
 
 def refuse_revoked(plugin: str, digest: str, revoked: Sequence[Revocation]) -> None:

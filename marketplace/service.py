@@ -20,15 +20,22 @@ from starlette.datastructures import UploadFile
 from kernel.errors import NotFound, ValidationFailed
 from marketplace.http import FOREVER, NEVER, BodyLimit, add_problem_handlers
 from marketplace.index import Deprecation, Release, Yank, entry_of
+from marketplace.keyroutes import add_key_routes
 from marketplace.log.routes import add_log_routes
+from marketplace.mirror.syncing import Mirror
 from marketplace.package import SUFFIX, read_package
 from marketplace.registry import NamespaceRecord, Receipt, Registry
+from marketplace.registry.domains import VerifiedDomain
 from marketplace.registry.reach import Reached
 from marketplace.registry.receipts import DeprecationRecord
+from marketplace.registry.reviews import PublishStatus
 from marketplace.registry.search import Facets
+from marketplace.registry.submissions import OPEN
+from marketplace.reports import add_report_routes
 from marketplace.revocations import WAIT_SECONDS
+from marketplace.storefront import add_pages
 from marketplace.validator import Finding, RuleState, Validation
-from plugin_sdk.services import MarketplaceEntry, Revocation, SearchFilters
+from plugin_sdk.services import Advisory, MarketplaceEntry, Revocation, SearchFilters
 
 Narrowing = Annotated[str | None, Query(max_length=100, description="Only plugins that have this.")]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -93,12 +100,15 @@ class ReleasePage:
 
 @dataclass(frozen=True)
 class Namespace:
-    """The key set that a namespace is bound to."""
+    """The key set that a namespace is bound to; ``releases`` of its keys must sign a release. ``domain`` speaks for
+    it, if one was verified."""
 
     publisher: str
     version: int
     threshold: int
     keys: list[str]
+    releases: int
+    domain: VerifiedDomain | None = None
 
 
 def create_app(registry: Registry, *, lifespan: Lifespan | None = None) -> FastAPI:
@@ -116,21 +126,26 @@ def create_app(registry: Registry, *, lifespan: Lifespan | None = None) -> FastA
     add_log_routes(app, registry)
     _add_revocations(app, registry)
     _add_writing(app, registry)
+    add_key_routes(app, registry)
+    add_report_routes(app, registry)
+    add_pages(app, registry)
     return app
 
 
 def standalone_lifespan(registry: Registry, report: Callable[[str], None] = lambda warning: None) -> Lifespan:
-    """Keeps the registry's metadata fresh while the service runs, and closes the registry after it."""
+    """Keeps the registry's metadata fresh and follows its upstreams while the service runs, and closes it after."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        keeper = asyncio.create_task(registry.keep_fresh(report))
+        kept = (registry.keep_fresh(report), Mirror(registry).keep_following(report))
+        keepers = [asyncio.create_task(each) for each in kept]
         try:
             yield
         finally:
-            keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+            for keeper in keepers:
+                keeper.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await keeper
             await registry.close()
 
     return lifespan
@@ -169,7 +184,7 @@ def _add_reading(app: FastAPI, registry: Registry) -> None:
     @app.get("/plugins/{publisher}/{name}/versions/{version}", summary="One release")
     def release(publisher: str, name: str, version: str) -> ReleasePage:
         found = reader.index(f"{publisher}/{name}").find(version)
-        path = reader.package_path(found.digest) if found else None
+        path = (reader.package_path(found.digest) or reader.upstreams.package(found.digest)) if found else None
         if found is None or path is None:
             raise NotFound(f"There is no release {publisher}/{name} {version}.", plugin=f"{publisher}/{name}")
         package = read_package(path.read_bytes(), max_bytes=max(found.size, 1))
@@ -186,7 +201,8 @@ def _add_reading(app: FastAPI, registry: Registry) -> None:
     @app.get("/namespaces/{publisher}", summary="The keys of a namespace")
     def namespace(publisher: str) -> Namespace:
         found = reader.key_set(publisher)
-        return Namespace(found.publisher, found.version, found.threshold, list(found.keys))
+        keys, domain = list(found.keys), reader.domains.of(publisher)
+        return Namespace(found.publisher, found.version, found.threshold, keys, found.release_threshold, domain)
 
 
 def _add_files(app: FastAPI, registry: Registry) -> None:
@@ -211,7 +227,7 @@ def _add_files(app: FastAPI, registry: Registry) -> None:
         "/packages/{digest}", summary="A package, by the SHA-256 that its index gives", response_class=FileResponse
     )
     def package(digest: str) -> FileResponse:
-        path = reader.package_path(digest)
+        path = reader.package_path(digest) or reader.upstreams.package(digest)
         if path is None:
             raise NotFound("There is no such package.", found=digest)
         registry.downloaded(digest)
@@ -251,15 +267,31 @@ def _add_writing(app: FastAPI, registry: Registry) -> None:
         return await registry.register_namespace(await request.body())
 
     @app.post(
-        "/publish", status_code=201, summary="Publish a signed package", openapi_extra=_form("package", "signature")
+        "/namespaces/domain", status_code=201, summary="Verify a namespace by its domain", openapi_extra=envelope_body
     )
-    async def publish(request: Request) -> Receipt:
+    async def verify_domain(request: Request) -> VerifiedDomain:
+        return await registry.verify_domain(await request.body())
+
+    @app.post(
+        "/publish",
+        status_code=201,
+        summary="Publish a signed package; 202 while it is being scanned: ask again",
+        openapi_extra=_form("package", "signature"),
+    )
+    async def publish(request: Request, response: Response) -> Receipt:
         # Parsed here and not by FastAPI, which would turn the body limit's refusal into a vague 400.
         async with request.form(max_files=2, max_fields=2) as form:
             package, signature = await _part(form.get("package")), await _part(form.get("signature"))
         if package is None:
             raise ValidationFailed("The form has no part named package.", expected="package and signature")
-        return await registry.publish(package, signature)
+        receipt = await registry.publish(package, signature)
+        if receipt.state in OPEN:
+            response.status_code = 202
+        return receipt
+
+    @app.get("/publishes/{digest}", summary="What became of a package that was handed in")
+    def publishes(digest: str) -> PublishStatus:
+        return registry.reader.reviews.status(digest)
 
     @app.post(
         "/validate", summary="What publishing a package would find; stores nothing", openapi_extra=_form("package")
@@ -278,6 +310,20 @@ def _add_writing(app: FastAPI, registry: Registry) -> None:
     @app.post("/yank", summary="Withdraw a release from new installs", openapi_extra=envelope_body)
     async def yank(request: Request) -> Receipt:
         return await registry.yank(await request.body())
+
+    @app.get("/advisories", summary="Known weaknesses of plugins; the TUF target is what counts")
+    def advisories(plugin: Annotated[str | None, Query(max_length=200)] = None) -> list[Advisory]:
+        desk = registry.reader.advisories
+        return list(desk.all() if plugin is None else desk.about(plugin))
+
+    @app.post(
+        "/advisories",
+        status_code=201,
+        summary="Publish an advisory about plugins of one's own",
+        openapi_extra=envelope_body,
+    )
+    async def advise(request: Request) -> Advisory:
+        return await registry.advise(await request.body(), by_publisher=True)
 
     @app.post("/deprecate", summary="Advise against a plugin, or take that back", openapi_extra=envelope_body)
     async def deprecate(request: Request) -> DeprecationRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from kernel.discovery import COMPONENT_INSPECTOR, CONTRACT_CHECKER, entry_points
+from kernel.process import settle
 from kernel.settings import Settings
 from marketplace.connect import max_package_bytes, registry_folder, trusted_witnesses
 from marketplace.registry import Registry
@@ -29,9 +30,11 @@ def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces:
         rules=settings.marketplace_rules,
         open_namespaces=open_namespaces,
         witnesses=trusted_witnesses(settings),
+        threshold=settings.marketplace_severity,
     )
     app = create_app(registry, lifespan=standalone_lifespan(registry, report=_warn))
     err.print(f"Marketplace over {registry_folder(settings)}; Ctrl-C stops it.", markup=False)
+    settle()
     uvicorn.run(app, host=host, port=port, log_level=settings.log_level)
 
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from marketplace.errors import PackageTooLarge, SignatureInvalid, SignatureMissing, SignerUnknown
@@ -31,9 +32,17 @@ STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
 RELEASE = "urn:keelstone:release:v1"
 YANK = "urn:keelstone:yank:v1"
 DEPRECATION = "urn:keelstone:deprecation:v1"
+ANSWER = "urn:keelstone:answer:v1"
 RECEIPT = "urn:keelstone:receipt:v1"
 KILL = "urn:keelstone:kill:v1"
+OWNER = "urn:keelstone:owner:v1"
+VERDICT = "urn:keelstone:verdict:v1"
+ADVISORY = "urn:keelstone:advisory:v1"
+DOMAIN = "urn:keelstone:domain:v1"
+HANDOVER = "urn:keelstone:handover:v1"
 MAX_ENVELOPE_BYTES = 64 * 1024
+SIGNED_AHEAD = timedelta(seconds=300)
+"""How much a publisher's clock may be ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,35 @@ def sign_payload(payload: bytes, payload_type: str, keys: Sequence[SigningKey]) 
     return canonical_json(envelope.to_dict())
 
 
+def add_signatures(envelope: bytes, payload_type: str, keys: Sequence[SigningKey]) -> bytes:
+    """The envelope with a signature by each of ``keys`` added; a key that had signed signs again, once.
+
+    Raises SignatureInvalid if the envelope is none, or for something else than ``payload_type``.
+    """
+    parsed = _parse(envelope, unsigned=True)
+    _check_type(parsed, payload_type)
+    for key in keys:
+        parsed.sign(key.signer)
+    return canonical_json(parsed.to_dict())
+
+
+def only_by(envelope: bytes, payload_type: str, keys: Mapping[str, SSlibKey]) -> bytes:
+    """The envelope with nothing but the valid signatures of ``keys``, in the order of their ids.
+
+    Raises as :func:`open_payload`.
+    """
+    parsed = _parse(envelope)
+    _check_type(parsed, payload_type)
+    good = _verify(parsed, keys, 1)
+    parsed.signatures = {key: parsed.signatures[key] for key in sorted(good)}
+    return canonical_json(parsed.to_dict())
+
+
+def signers_named(envelope: bytes) -> tuple[str, ...]:
+    """The keys that an envelope names, unverified: to say whose signature is missing."""
+    return tuple(_parse(envelope, unsigned=True).signatures)
+
+
 def open_payload(
     envelope: bytes, payload_type: str, keys: Mapping[str, SSlibKey], threshold: int
 ) -> tuple[Any, tuple[str, ...]]:
@@ -69,15 +107,14 @@ def open_payload(
     Raises SignatureMissing, SignerUnknown or SignatureInvalid.
     """
     parsed = _parse(envelope)
-    if parsed.payload_type != payload_type:
-        raise SignatureInvalid("The signature is for something else.", expected=payload_type, found=parsed.payload_type)
+    _check_type(parsed, payload_type)
     signers = _verify(parsed, keys, threshold)
     return _json(parsed.payload), signers
 
 
 def peek_payload(envelope: bytes) -> Any:
     """The JSON payload, unverified: only to learn whose keys to verify it with."""
-    return _json(_parse(envelope).payload)
+    return _json(_parse(envelope, unsigned=True).payload)
 
 
 def sign_statement(
@@ -91,6 +128,12 @@ def sign_statement(
         "predicate": dict(predicate),
     }
     return sign_payload(canonical_json(statement), STATEMENT_PAYLOAD, [key])
+
+
+def sign_domain(publisher: str, domain: str, key: SigningKey) -> bytes:
+    """A publisher's statement that ``domain`` speaks for its namespace."""
+    digest = hashlib.sha256(domain.encode()).hexdigest()
+    return sign_statement(DOMAIN, {domain: digest}, {"plugin": publisher, "domain": domain}, key)
 
 
 def open_statement(envelope: bytes, predicate_type: str, keys: Mapping[str, SSlibKey], threshold: int = 1) -> Statement:
@@ -118,9 +161,26 @@ def _statement(body: Any, predicate_type: str, signers: tuple[str, ...]) -> Stat
         raise SignatureInvalid("The signed payload is not an in-toto statement.") from error
 
 
-def sign_release(package: Package, key: SigningKey) -> bytes:
-    """The publisher's release statement over ``package``, as DSSE JSON bytes."""
-    return sign_statement(RELEASE, {package.file_name: package.digest}, release_predicate(package), key)
+def sign_release(package: Package, key: SigningKey, *others: SigningKey) -> bytes:
+    """The publisher's release statement over ``package``, as DSSE JSON bytes, signed by ``key`` and the ``others``."""
+    signed = sign_statement(RELEASE, {package.file_name: package.digest}, release_predicate(package), key)
+    return add_signatures(signed, STATEMENT_PAYLOAD, others) if others else signed
+
+
+def join_release(package: Package, present: bytes | None, keys: Sequence[SigningKey]) -> bytes:
+    """The release statement over ``package`` signed by ``keys``, beside those who had signed ``present``.
+
+    Signatures over anything else than exactly this package are left behind.
+    """
+    fresh = sign_release(package, *keys)
+    if present is None:
+        return fresh
+    try:
+        if peek_payload(present) == peek_payload(fresh):
+            return add_signatures(present, STATEMENT_PAYLOAD, keys)
+    except (SignatureInvalid, PackageTooLarge):
+        pass
+    return fresh
 
 
 def release_predicate(package: Package) -> dict[str, Any]:
@@ -148,6 +208,12 @@ def sign_deprecation(plugin: str, reason: str | None, successor: str | None, at:
     """
     predicate = {"plugin": plugin, "reason": reason, "successor": successor, "at": at}
     return sign_statement(DEPRECATION, {plugin: hashlib.sha256(plugin.encode()).hexdigest()}, predicate, key)
+
+
+def sign_answer(plugin: str, rating: str, text: str | None, at: str, key: SigningKey) -> bytes:
+    """The publisher's answer to a rating (its id), as DSSE JSON. ``text`` None takes it back; ``at`` is ISO 8601."""
+    predicate = {"plugin": plugin, "rating": rating, "text": text, "at": at}
+    return sign_statement(ANSWER, {plugin: hashlib.sha256(plugin.encode()).hexdigest()}, predicate, key)
 
 
 def verify_release(
@@ -188,7 +254,12 @@ def verify_release(
     return statement
 
 
-def _parse(envelope: bytes) -> Envelope:
+def _check_type(parsed: Envelope, payload_type: str) -> None:
+    if parsed.payload_type != payload_type:
+        raise SignatureInvalid("The signature is for something else.", expected=payload_type, found=parsed.payload_type)
+
+
+def _parse(envelope: bytes, *, unsigned: bool = False) -> Envelope:
     from securesystemslib.dsse import Envelope
 
     if len(envelope) > MAX_ENVELOPE_BYTES:
@@ -210,7 +281,7 @@ def _parse(envelope: bytes) -> Envelope:
             expected='{"payload": ..., "payloadType": ..., "signatures": [{"keyid": ..., "sig": ...}]}',
             fix="Sign the package again with `keelstone plugin sign`.",
         ) from error
-    if not parsed.signatures:
+    if not parsed.signatures and not unsigned:
         raise SignatureMissing("The envelope has no signature.", fix="Sign with `keelstone plugin sign`.")
     return parsed
 
@@ -235,11 +306,15 @@ def _verify(envelope: Envelope, keys: Mapping[str, SSlibKey], threshold: int) ->
         except (UnverifiedSignatureError, VerificationError):
             continue
     if len(good) < threshold:
+        short = len(good) == len(known)  # all that is there fits: it is only too little
+        left = ", ".join(f"key {i[:16]}" for i in keys if i not in good)
         raise SignatureInvalid(
-            "The signature does not fit the content.",
+            "It is signed by too few." if short else "The signature does not fit the content.",
             expected=f"{threshold} valid signature{'s' if threshold > 1 else ''}",
             found=f"{len(good)}",
-            fix="The content was changed after it was signed. Sign it again, or download it again.",
+            fix=f"{threshold - len(good)} more must sign with `keelstone plugin sign`: {left}."
+            if short
+            else "The content was changed after it was signed. Sign it again, or download it again.",
         )
     return tuple(good)
 

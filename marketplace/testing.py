@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+from kernel.manifest import load_manifest
 from marketplace.keys import SigningKey, generate_key
 from marketplace.package import build_package, read_package
 from marketplace.publishing import SignedPackage
 from marketplace.signing import sign_release
+from plugin_sdk.sbom import SBOM_FILE, Part, write_sbom
 
 EMPTY_COMPONENT = b"\x00asm\x0d\x00\x01\x00"
 """The smallest WebAssembly component: well-formed, without imports and exports."""
@@ -57,7 +61,16 @@ def write_plugin(
     return folder
 
 
-def make_signed(folder: Path, key: SigningKey | None = None, component: bytes = EMPTY_COMPONENT) -> SignedPackage:
-    """The signed package of a plugin folder, without the validator's opinion."""
+def make_signed(
+    folder: Path,
+    key: SigningKey | None = None,
+    component: bytes = EMPTY_COMPONENT,
+    *,
+    parts: Iterable[Part] | None = (),
+) -> SignedPackage:
+    """The signed package of a plugin folder, without the validator's opinion; with a list of ``parts``, unless None."""
+    if parts is not None:
+        said = write_sbom(load_manifest(folder), hashlib.sha256(component).hexdigest(), parts, "test")
+        (folder / SBOM_FILE).write_bytes(said)
     package = read_package(build_package(folder, component))
     return SignedPackage(package, sign_release(package, key or generate_key()))

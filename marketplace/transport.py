@@ -5,12 +5,14 @@ Nothing that comes through a transport is trusted; the client checks it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote
 
-from kernel.errors import BackendUnavailable, NotFound
+from kernel.errors import BackendUnavailable, KeelstoneError, NotFound, ValidationFailed
+from marketplace.registry.platforms import Told
 from marketplace.registry.reach import Reached
 from marketplace.revocations import WAIT_SECONDS
 
@@ -46,6 +48,10 @@ class Transport(Protocol):
         """That a platform has carried out a revocation. Raises NotFound, ValidationFailed or BackendUnavailable."""
         ...
 
+    def hand_in(self, what: Literal["ratings", "figures"], statement: str, keys: Mapping[str, Any]) -> None:
+        """A statement of a platform. Raises ValidationFailed if it is not taken, or BackendUnavailable."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -59,7 +65,7 @@ class RegistryTransport:
         """See :class:`Transport`."""
         kind, _, name = path.partition("/")
         if kind == "packages":
-            file = self._reader.package_path(name)
+            file = self._reader.package_path(name) or self._reader.upstreams.package(name)
             body = file.read_bytes() if file else None
         elif kind == "log":
             body = self._reader.log_file(name)
@@ -81,6 +87,14 @@ class RegistryTransport:
     def report_reach(self, digest: str, host: str, installed: bool, seconds: float) -> None:
         """See :class:`Transport`."""
         self._reader.revocations.note(digest, Reached(host, installed, seconds))
+
+    def hand_in(self, what: Literal["ratings", "figures"], statement: str, keys: Mapping[str, Any]) -> None:
+        """See :class:`Transport`."""
+        desk = self._reader.ratings if what == "ratings" else self._reader.figures
+        try:
+            desk.take(Told(statement, dict(keys)), time.time())
+        except KeelstoneError as error:
+            raise _not_taken(error.detail, error.expected, error.found) from error
 
     def close(self) -> None:
         """Close the reader if it is ours."""
@@ -149,6 +163,26 @@ class HttpTransport:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
+    def hand_in(self, what: Literal["ratings", "figures"], statement: str, keys: Mapping[str, Any]) -> None:
+        """See :class:`Transport`."""
+        import httpx
+
+        try:
+            response = self._client.post(f"{self._base}/{what}", json={"statement": statement, "keys": dict(keys)})
+            if response.status_code == 201:
+                return
+            problem = response.json() if 400 <= response.status_code < 500 else {}
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        except ValueError:
+            problem = {}
+        if not isinstance(problem, dict) or not problem:
+            raise BackendUnavailable(
+                f"{self._base} takes no {what}.", expected="status 201", found=f"status {response.status_code}"
+            )
+        told = str(problem.get("detail", "It does not say why."))
+        raise _not_taken(told, problem.get("expected"), problem.get("found"))
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -169,3 +203,7 @@ class HttpTransport:
             f"The marketplace at {self._base} does not answer: {error}.",
             fix="Check KEELSTONE_MARKETPLACE_URL and the network.",
         )
+
+
+def _not_taken(why: str, expected: object, found: object) -> ValidationFailed:
+    return ValidationFailed(f"The marketplace did not take it. {why}", expected=expected, found=found)

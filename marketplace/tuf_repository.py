@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,14 +38,15 @@ from tuf.api.metadata import (
     Root,
     Snapshot,
     SuccinctRoles,
-    TargetFile,
     Targets,
     Timestamp,
 )
 
 from kernel.ports import Clock
+from marketplace.bins import amend_bin
 from marketplace.errors import KeyMissing, RegistryDamaged
 from marketplace.keys import KeyFolder, SigningKey
+from marketplace.passphrases import Passphrases
 
 BIN_BITS = 10
 BIN_PREFIX = "bins"
@@ -84,7 +85,17 @@ class MetadataTable(Protocol):
         """Names of current metadata that expires before the moment ``before`` (epoch seconds)."""
         ...
 
-    def write_target(self, path: str, body: bytes) -> None: ...
+    def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        """Those of ``names`` that there are."""
+        ...
+
+    def write_many(self, written: Mapping[str, bytes], expires: float, superseding: Sequence[str]) -> None:
+        """Add what is new, and supersede what it takes the place of."""
+        ...
+
+    def write_targets(self, changed: Mapping[str, bytes]) -> None:
+        """Make each document the current one at its path."""
+        ...
 
 
 class RepositoryKeys:
@@ -93,8 +104,9 @@ class RepositoryKeys:
     ROOTS = ("root-1", "root-2", "root-3")
     ROOT_THRESHOLD = 2
 
-    def __init__(self, folder: Path) -> None:
-        self._online, self._offline = KeyFolder(folder / "online"), KeyFolder(folder / "offline")
+    def __init__(self, folder: Path, passphrases: Passphrases | None = None) -> None:
+        self._online, self._offline = KeyFolder(folder / "online"), KeyFolder(folder / "offline", passphrases)
+        self.passphrases = passphrases
         self._loaded: dict[str, SigningKey] = {}
 
     def create_missing(self) -> None:
@@ -116,6 +128,61 @@ class RepositoryKeys:
             self._loaded[name] = self._online.load(name)
         return self._loaded[name]
 
+    def online_of(self, role: str, ids: Iterable[str]) -> SigningKey:
+        """The key of ``role`` that the signed metadata names by its id; a rotation puts ``role-2`` beside ``role``.
+
+        Metadata decides, not the file's name: a process that ran on while another one rotated follows at once, and a
+        rotation that was cut short changes nothing. Raises KeyMissing.
+        """
+        wanted = set(ids)
+        if role in self._loaded and self._loaded[role].id in wanted:
+            return self._loaded[role]
+        named = [name for name in self._online.names() if re.fullmatch(rf"{role}(-\d+)?", name)]
+        for key in map(self._online.load, named or [role]):
+            if key.id in wanted:
+                self._loaded[role] = key
+                return key
+        raise KeyMissing(
+            f"The marketplace's present {role} key is not here.",
+            expected=", ".join(sorted(wanted)),
+            fix="Restore keys/online from a backup."
+            if role == "log"
+            else f"Restore keys/online, or replace the key: `keelstone marketplace ceremony rotate {role}`.",
+        )
+
+    def offline_of(self, ids: Iterable[str], media: Sequence[Path] = ()) -> list[SigningKey]:
+        """The private keys with these ids that are at hand: in ``keys/offline`` or in the folders ``media``.
+
+        Asks for the passphrases of those that have one; where nobody can be asked, these count as away.
+        """
+        found = dict[str, SigningKey]()
+        for key_id, (folder, name) in self._places(ids, media).items():
+            if self.passphrases is not None or not folder.sealed(name):
+                key = folder.load(name)
+                if key.id == key_id:
+                    found[key_id] = key
+        return list(found.values())
+
+    def ids_at_hand(self, ids: Iterable[str], media: Sequence[Path] = ()) -> list[str]:
+        """Which keys :meth:`offline_of` would find, with nobody asked for a passphrase."""
+        return list(self._places(ids, media))
+
+    def _places(self, ids: Iterable[str], media: Sequence[Path]) -> dict[str, tuple[KeyFolder, str]]:
+        wanted, found = set(ids), dict[str, tuple[KeyFolder, str]]()
+        for folder in (self._offline, *(KeyFolder(each, self.passphrases) for each in media)):
+            for name in folder.names():
+                key_id = folder.public(name).keyid
+                if key_id in wanted:
+                    found.setdefault(key_id, (folder, name))
+        return found
+
+    def add_online(self, role: str) -> SigningKey:
+        """A new key for ``role`` beside the ones it has had; it counts as soon as the metadata names it."""
+        number = 2
+        while self._online.exists(f"{role}-{number}"):
+            number += 1
+        return self._online.create(f"{role}-{number}")
+
     def offline(self, names: Iterable[str]) -> list[SigningKey]:
         """Those of ``names`` that are at hand now."""
         return [self._offline.load(name) for name in names if self._offline.exists(name)]
@@ -135,6 +202,11 @@ class TufRepository:
     def __init__(self, keys: RepositoryKeys, clock: Clock, lifetimes: Lifetimes | None = None) -> None:
         self._keys, self._clock = keys, clock
         self._lifetimes = lifetimes or Lifetimes()
+
+    @property
+    def keys(self) -> RepositoryKeys:
+        """The private keys that it signs with."""
+        return self._keys
 
     def create(self, table: MetadataTable) -> None:
         """The first metadata: root, targets with its bins, snapshot, timestamp."""
@@ -167,18 +239,26 @@ class TufRepository:
         """
         timestamp, snapshot = self._present(table)
         succinct = self._succinct(table, snapshot)
-        by_bin: dict[str, list[str]] = {}
+        by_bin: dict[str, dict[str, bytes]] = {}
         for path in sorted(changed):
-            by_bin.setdefault(succinct.get_role_for_target(path), []).append(path)
-        for role, paths in by_bin.items():
-            current = self._bin(table, snapshot, role)
-            for path in paths:
-                current.targets[path] = TargetFile.from_data(path, changed[path], ["sha256"])
-                table.write_target(path, changed[path])
-            self._write_bin(table, snapshot, role, current)
+            by_bin.setdefault(succinct.get_role_for_target(path), {})[path] = changed[path]
+        names = {role: f"{snapshot.meta[f'{role}.json'].version}.{role}.json" for role in by_bin}
+        found = table.read_many([*names.values(), *(empty_bin(name) for name in names.values())])
+        key, expires = self._keys.online_of("bins", succinct.keyids), self._expiry("bins")
+        written: dict[str, bytes] = {}
+        for version, (role, documents) in enumerate(by_bin.items(), _next_bin_version(snapshot)):
+            body = found.get(names[role]) or found.get(empty_bin(names[role]))
+            written[f"{version}.{role}.json"] = amend_bin(names[role], body, documents, version, expires, key)
+            snapshot.meta[f"{role}.json"] = MetaFile(version)
+        table.write_many(written, expires.timestamp(), superseding=list(names.values()))
+        table.write_targets(changed)
         snapshot.version += 1
         snapshot.expires = self._expiry("snapshot")
         return self._write_snapshot(table, snapshot, timestamp)
+
+    def root_version(self, table: MetadataTable) -> int:
+        """The present root's version."""
+        return self._load(table, "root.json", Root).version
 
     def renew(self, table: MetadataTable) -> Renewal:
         """Sign anew whatever has less than a third of its life left; what cannot be is warned of."""
@@ -195,7 +275,7 @@ class TufRepository:
         elif self._is_due(timestamp.expires, "timestamp"):
             timestamp.version += 1
             timestamp.expires = self._expiry("timestamp")
-            self._save(table, "timestamp.json", timestamp, [self._keys.online("timestamp")])
+            self._save(table, "timestamp.json", timestamp, [self._online(table, "timestamp")])
             result.renewed.append("timestamp")
         return result
 
@@ -205,7 +285,7 @@ class TufRepository:
         root = self._load(table, "root.json", Root)
         if not self._is_due(root.expires, "root"):
             return
-        keys = self._keys.offline(self._keys.ROOTS)
+        keys = self._keys.offline_of(root.roles["root"].keyids)
         if len(keys) < self._keys.ROOT_THRESHOLD:
             self._cannot("root", root.expires, result)
             return
@@ -219,7 +299,7 @@ class TufRepository:
         targets = self._load(table, f"{version}.targets.json", Targets)
         if not self._is_due(targets.expires, "targets"):
             return False
-        keys = self._keys.offline(["targets"])
+        keys = self._keys.offline_of(self._load(table, "root.json", Root).roles["targets"].keyids)
         if not keys:
             self._cannot("targets", targets.expires, result)
             return False
@@ -238,7 +318,7 @@ class TufRepository:
             version, _, role = name.removesuffix(".json").partition(".")
             if role == BIN_PREFIX:
                 fresh = Targets(version=_next_bin_version(snapshot), expires=self._expiry("bins"))
-                self._save(table, f"{fresh.version}.bins.json", fresh, [self._keys.online("bins")])
+                self._save(table, f"{fresh.version}.bins.json", fresh, [self._bins_key(table, snapshot)])
                 table.supersede(name)
                 for entry, meta in list(snapshot.meta.items()):
                     if entry != "targets.json" and meta.version == int(version):
@@ -272,15 +352,17 @@ class TufRepository:
             raise RegistryDamaged("The targets metadata does not delegate to hash bins.")
         return targets.delegations.succinct_roles
 
-    def _bin(self, table: MetadataTable, snapshot: Snapshot, role: str) -> Targets:
-        name = f"{snapshot.meta[f'{role}.json'].version}.{role}.json"
-        return _parse(name, read_metadata(name, table.read), Targets)
+    def _online(self, table: MetadataTable, role: str) -> SigningKey:
+        return self._keys.online_of(role, self._load(table, "root.json", Root).roles[role].keyids)
+
+    def _bins_key(self, table: MetadataTable, snapshot: Snapshot) -> SigningKey:
+        return self._keys.online_of("bins", self._succinct(table, snapshot).keyids)
 
     def _write_bin(self, table: MetadataTable, snapshot: Snapshot, role: str, content: Targets) -> None:
         old = snapshot.meta[f"{role}.json"].version
         content.version = _next_bin_version(snapshot)
         content.expires = self._expiry("bins")
-        self._save(table, f"{content.version}.{role}.json", content, [self._keys.online("bins")])
+        self._save(table, f"{content.version}.{role}.json", content, [self._bins_key(table, snapshot)])
         table.supersede(f"{old}.{role}.json")
         snapshot.meta[f"{role}.json"] = MetaFile(content.version)
 
@@ -291,14 +373,14 @@ class TufRepository:
         self._save(table, "root.json", root, keys)
 
     def _write_snapshot(self, table: MetadataTable, snapshot: Snapshot, timestamp: Timestamp) -> int:
-        body = self._save(table, f"{snapshot.version}.snapshot.json", snapshot, [self._keys.online("snapshot")])
+        body = self._save(table, f"{snapshot.version}.snapshot.json", snapshot, [self._online(table, "snapshot")])
         if snapshot.version > 1:
             table.supersede(f"{timestamp.snapshot_meta.version}.snapshot.json")
             timestamp.version += 1
         hashes = {"sha256": hashlib.sha256(body).hexdigest()}
         timestamp.snapshot_meta = MetaFile(snapshot.version, len(body), hashes)
         timestamp.expires = self._expiry("timestamp")
-        self._save(table, "timestamp.json", timestamp, [self._keys.online("timestamp")])
+        self._save(table, "timestamp.json", timestamp, [self._online(table, "timestamp")])
         return snapshot.version
 
     def _load(self, table: MetadataTable, name: str, kind: type[S]) -> S:
@@ -323,10 +405,14 @@ def _next_bin_version(snapshot: Snapshot) -> int:
 def read_metadata(name: str, read: Callable[[str], bytes | None]) -> bytes | None:
     """The metadata served under ``name``: an empty bin is stored once for all bins of its version."""
     body = read(name)
-    match = _BIN_FILE.match(name)
-    if body is None and match:
-        body = read(f"{match.group(1)}.{BIN_PREFIX}.json")
+    if body is None and _BIN_FILE.match(name):
+        body = read(empty_bin(name))
     return body
+
+
+def empty_bin(name: str) -> str:
+    """The name under which the bin ``name`` is stored while it is empty: one for all of its version."""
+    return f"{name.partition('.')[0]}.{BIN_PREFIX}.json"
 
 
 def _parse(name: str, body: bytes | None, kind: type[S]) -> S:

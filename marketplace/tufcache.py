@@ -5,16 +5,20 @@ python-tuf's ``Updater`` wants one refresh an object and one process a folder; b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from kernel.errors import BackendUnavailable
+from kernel.files import write_durably
 from marketplace.errors import VerificationFailed
 from marketplace.filelock import locked
 from marketplace.log.key import KEYS_TARGET
@@ -32,17 +36,24 @@ _EXPIRED = "The marketplace must sign it anew: tell its operator, and check this
 _ROLE = re.compile(r"\b(timestamp|snapshot|targets|root|bins-[0-9a-f]{3})\b")
 
 
+LATEST = "latest-time"
+CLOCK_SLACK = 300.0
+"""Seconds that a clock may be put right by without anybody asking why."""
+
+
 class TrustedCache:
     """What one machine knows of one marketplace, below the root that it pinned.
 
     ``folder`` is shared by whoever follows a marketplace here; several processes take turns.
     """
 
-    def __init__(self, transport: Transport, folder: Path, trusted_root: bytes) -> None:
+    def __init__(
+        self, transport: Transport, folder: Path, trusted_root: bytes, now: Callable[[], float] = time.time
+    ) -> None:
         # A cache belongs to one root: after pinning another one, nothing old is taken for granted.
         self.folder = folder / hashlib.sha256(trusted_root).hexdigest()[:16]
         self._transport, self._root = transport, trusted_root
-        self._lock = threading.Lock()
+        self._lock, self._now = threading.Lock(), now
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -70,8 +81,34 @@ class TrustedCache:
                 fetcher=fetcher,
                 bootstrap=self._root,
             )
+            self._refuse_an_earlier_time()
             updater.refresh()
+            self._note_the_time()
             yield updater
+
+    def _refuse_an_earlier_time(self) -> None:
+        """Metadata that has expired is good again for a clock that is set back, so time here only goes on."""
+        try:
+            latest = float((self.folder / LATEST).read_text())
+        except (FileNotFoundError, ValueError):
+            return
+        now = self._now()
+        if now < latest - CLOCK_SLACK:
+            raise VerificationFailed(
+                "clock",
+                "this machine's clock was set back, so it cannot be told what has expired.",
+                file=str(self.folder / LATEST),
+                expected=f"{_moment(latest)} or later",
+                found=_moment(now),
+                fix="Set the clock. If it was ahead before and is right now, delete this file.",
+            )
+
+    def _note_the_time(self) -> None:
+        path, now = self.folder / LATEST, self._now()
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if float(path.read_text()) > now - CLOCK_SLACK:
+                return
+        write_durably(path, str(now).encode())
 
     def target(self, updater: Updater, path: str) -> bytes | None:
         """The target document at ``path``, fetched if it is not here; None if the marketplace has none."""
@@ -93,17 +130,15 @@ class TrustedCache:
         """The chain so far, from the cache; call it with the cache locked."""
         from marketplace.chain import ChainWalker
 
-        def read(path: Path) -> bytes | None:
-            try:
-                return path.read_bytes()
-            except FileNotFoundError:
-                return None
+        return ChainWalker(self._root, self.cached_metadata, self.cached_target)
 
-        return ChainWalker(
-            self._root,
-            lambda name: read(self.folder / "metadata" / name),
-            lambda path: read(self.folder / "targets" / quote(path, "")),
-        )
+    def cached_metadata(self, name: str) -> bytes | None:
+        """Metadata by its plain name, as it is here; None if it is not. Call it with the cache locked."""
+        return _read(self.folder / "metadata" / name)
+
+    def cached_target(self, path: str) -> bytes | None:
+        """A target document as it is here, unverified; None if it is not. Call it with the cache locked."""
+        return _read(self.folder / "targets" / quote(path, ""))
 
 
 @contextmanager
@@ -130,6 +165,17 @@ def _translated(fetcher: TransportFetcher) -> Iterator[None]:
         link = _link(str(error)) or _link(fetcher.last) or "metadata"
         fix = _EXPIRED if isinstance(error, ExpiredMetadataError) else _TAMPERED
         raise VerificationFailed(link, f"{str(error).rstrip('.')}.", fix=fix) from error
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def _link(text: str) -> str | None:

@@ -1,13 +1,13 @@
 """Runs the rules that a release must pass: the same on the author's machine, in CI and on the server.
 
-The rules are in ``marketplace.rules``. An operator decides by policy which are enforced and which only
-monitored. The borders of the package itself (archive, members, manifest, schema, icon) are checked before,
-by ``marketplace.package``.
+The rules are in ``marketplace.rules``. An operator decides by policy which are enforced, which send a
+release to a reviewer, and which are only monitored. The borders of the package itself (archive, members,
+manifest, schema, icon) are checked before, by ``marketplace.package``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from kernel.errors import ConfigurationError
@@ -18,12 +18,14 @@ from marketplace.rules.rule import ComponentInspector, ContractChecker, Mode
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule that the release breaks. Only an ``enforced`` one stands in its way."""
+    """A rule that the release breaks. Only an ``enforced`` one stands in its way; ``review`` makes it wait for a
+    person."""
 
     rule: str
     problem: str
     fix: str
     enforced: bool = True
+    review: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +91,34 @@ class Validator:
     def _mode(self, rule: Rule) -> Mode:
         return self._policy.get(rule.id, rule.mode)
 
-    def validate(self, submission: Submission) -> Validation:
-        """Every rule broken, in the order of the rules, and what could not be looked at."""
+    @property
+    def tries(self) -> bool:
+        """Whether there are rules that run the plugin, and the means."""
+        return self._check_contract is not None
+
+    def validate(self, submission: Submission, known: Sequence[Finding] | None = None) -> Validation:
+        """Every rule broken, in the order of the rules, and what could not be looked at. With ``known``, what
+        the rules that run nothing have found already, only the others are asked."""
         asked = replace(submission, inspect=self._inspect, try_hooks=self._check_contract)
         manifest = submission.manifest
-        seen = Validation(manifest.id, manifest.version, [], [])
+        seen = Validation(manifest.id, manifest.version, list(known or ()), [])
         for rule in RULES:
+            if self._mode(rule) == "off" or (known is not None and not rule.costly):
+                continue
             if not rule.can_look(asked):
                 seen.unseen.append(rule.id)
             elif not (rule.costly and seen.enforced):
-                enforced = self._mode(rule) == "enforced"
-                seen.findings.extend(Finding(rule.id, each.what, each.fix, enforced) for each in rule.check(asked))
+                mode = self._mode(rule)
+                seen.findings.extend(
+                    Finding(rule.id, each.what, each.fix, mode == "enforced", mode == "review")
+                    for each in rule.check(asked)
+                )
         return seen
 
-    def check(self, submission: Submission) -> list[Finding]:
-        """The findings that do not stand in the way. Raises ReleaseRefused with every finding if one does."""
-        seen = self.validate(submission)
+    def check(self, submission: Submission, known: Sequence[Finding] | None = None) -> list[Finding]:
+        """The findings that do not stand in the way; ``known`` as for :meth:`validate`. Raises ReleaseRefused with
+        every finding if one does."""
+        seen = self.validate(submission, known)
         broken = seen.enforced
         if broken:
             raise ReleaseRefused(

@@ -64,6 +64,7 @@ def build(
         out.print(f"  size     {built.size:,} bytes")
         out.print(f"  digest   sha256:{built.digest}")
         out.print(f"  imports  {', '.join(built.imports) or 'nothing: it asks nothing of the host'}")
+        out.print(f"  parts    {len(built.parts)} by others, listed in {_shown(built.sbom)}", markup=False)
         if built.unused:
             err.print(
                 f"The manifest asks for {', '.join(built.unused)}, which the source does not use.", style="yellow"
@@ -77,6 +78,8 @@ def build(
             "imports": list(built.imports),
             "unused": list(built.unused),
             "fresh": built.fresh,
+            "sbom": _shown(built.sbom),
+            "parts": list(built.parts),
         },
         json,
         text,

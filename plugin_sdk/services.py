@@ -8,9 +8,11 @@ self)``. A service that no installed plugin publishes raises ServiceMissing, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NewType, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Literal, NewType, Protocol, TypeVar
 
 from kernel.context import Context, Principal
 from kernel.errors import KeelstoneError, ServiceMissing
@@ -43,6 +45,7 @@ from kernel.ports import (
     TenantPlans,
     Transaction,
 )
+from kernel.versions import parse_version
 
 T = TypeVar("T")
 
@@ -56,6 +59,7 @@ __all__ = [
     "BreakerControl",
     "BreakerRecord",
     "BreakerStore",
+    "BundleOpener",
     "Bus",
     "Clock",
     "CredentialStore",
@@ -297,6 +301,7 @@ class MarketplaceEntry:
     """One plugin as search shows it. ``versions`` are SemVer, newest first, yanked ones left out.
 
     ``deprecated`` says why the publisher advises against it, if so, and ``successor`` names the plugin to use instead.
+    ``domain`` is the domain that speaks for its publisher, where the marketplace has verified one.
     """
 
     id: str
@@ -310,6 +315,7 @@ class MarketplaceEntry:
     capabilities: tuple[str, ...] = ()
     deprecated: str | None = None
     successor: str | None = None
+    domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,11 +333,31 @@ class SearchFilters:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseOrigin:
+    """Who stands behind a verified release, to compare with what runs already.
+
+    ``signers`` are the ids of the keys that signed it; ``lineage`` those of all keys from which, by proper succession,
+    the present ones came (they among them). ``owner`` counts the namespace's owners from 1, ``owned_since`` is when
+    the present one took over; ``recovered``: the marketplace's operator put new keys in place of lost ones.
+    ``provenance`` names what built it, where a build service vouches for that; ``domain`` the domain that speaks for
+    its publisher, where the marketplace has verified one.
+    """
+
+    signers: tuple[str, ...] = ()
+    lineage: tuple[str, ...] = ()
+    owner: int = 1
+    owned_since: datetime | None = None
+    recovered: bool = False
+    provenance: str | None = None
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedPackage:
     """A package whose whole chain has been checked. ``digest`` is the archive's SHA-256 in hex.
 
     ``chain`` says each link that was checked, in order, for people to read. ``published`` is when the marketplace
-    signed for it, where there was one.
+    signed for it, and ``origin`` who stands behind it, where there was a marketplace.
     """
 
     manifest: PluginManifest
@@ -343,14 +369,17 @@ class VerifiedPackage:
     icon: bytes | None
     chain: tuple[str, ...]
     published: datetime | None = None
+    origin: ReleaseOrigin | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedRelease:
-    """One release as the verified index lists it. ``digest`` is the archive's SHA-256 in hex."""
+    """One release as the verified index lists it. ``digest`` is the archive's SHA-256 in hex, ``domain`` the domain
+    that speaks for its publisher, if one was verified."""
 
     digest: str
     published: datetime
+    domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +391,82 @@ class Revocation:
     version: str
     reason: str
     at: str
+
+
+@dataclass(frozen=True, slots=True)
+class AffectedRange:
+    """Versions of one plugin that an advisory is about: ``events`` (``introduced``, ``fixed`` or ``last_affected``, and
+    a version; in ascending order), and versions by name."""
+
+    plugin: str
+    events: tuple[tuple[str, str], ...]
+    versions: tuple[str, ...]
+
+    def has(self, version: str) -> bool:
+        """Whether a version is affected. Raises ValidationFailed if it is none."""
+        at = parse_version(version)
+        if str(at) in self.versions:
+            return True
+        inside = False
+        for kind, edge in self.events:
+            limit = parse_version(edge)
+            if kind == "introduced" and at >= limit:
+                inside = True
+            elif (kind == "fixed" and at >= limit) or (kind == "last_affected" and at > limit):
+                inside = False
+        return inside
+
+
+BY_MARKETPLACE = "marketplace"
+"""Who says an advisory, where it is the marketplace's operator."""
+BY_OSV = "OSV"
+"""Who says an advisory, where it follows from what a plugin was linked from. No publisher's name has capitals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advisory:
+    """A known weakness of plugins. Moments are ISO 8601 in UTC; ``severity`` is a CVSS vector; ``by`` is
+    ``marketplace``, ``OSV`` (of a part that the plugin was linked from), or the publisher who says it of plugins of
+    their own."""
+
+    id: str
+    modified: str
+    published: str
+    withdrawn: str | None
+    summary: str
+    details: str
+    severity: str | None
+    aliases: tuple[str, ...]
+    references: tuple[str, ...]
+    affected: tuple[AffectedRange, ...]
+    by: str
+
+    @property
+    def is_the_marketplaces(self) -> bool:
+        """Whether the marketplace says it, and not a publisher of its own plugins."""
+        return self.by == BY_MARKETPLACE
+
+    def affects(self, plugin: str, version: str) -> bool:
+        """Whether a release has the weakness."""
+        return self.withdrawn is None and any(a.plugin == plugin and a.has(version) for a in self.affected)
+
+    def fixed_in(self, plugin: str) -> tuple[str, ...]:
+        """The versions in which the weakness was mended."""
+        edges = [edge for a in self.affected if a.plugin == plugin for edge in a.events]
+        return tuple(version for kind, version in edges if kind == "fixed")
+
+
+class BundleOpener(Protocol):
+    """Opens bundles: what a marketplace showed, and packages, in one file that crossed an air gap."""
+
+    def opened(self, file: Path, *, older: bool = False) -> AbstractAsyncContextManager[Marketplace]:
+        """The marketplace as the bundle shows it, verified from a root that is trusted here and frozen at the moment
+        when it was made, which every chain from it says. Only good inside the context.
+
+        Entering raises a KeelstoneError: not whole, of a marketplace that is not trusted, or older than what is known
+        here (unless ``older``).
+        """
+        ...
 
 
 class Marketplace(Protocol):
@@ -391,6 +496,10 @@ class Marketplace(Protocol):
         """All revoked releases, oldest first. Raises VerificationFailed or BackendUnavailable."""
         ...
 
+    async def advisories(self) -> tuple[Advisory, ...]:
+        """Every advisory, withdrawn ones included. Raises VerificationFailed or BackendUnavailable."""
+        ...
+
     async def await_revocations(self, known: int) -> int:
         """Wait until more than ``known`` releases are revoked, or some time has passed; how many are now, as far as
         can be told without verifying. Raises BackendUnavailable."""
@@ -399,4 +508,9 @@ class Marketplace(Protocol):
     async def report_reach(self, digest: str, host: str, installed: bool, seconds: float) -> None:
         """Tell the marketplace that ``host`` has carried out a revocation, so many seconds after it was made.
         Raises BackendUnavailable."""
+        ...
+
+    async def hand_in(self, what: Literal["ratings", "figures"], statement: str, keys: Mapping[str, Any]) -> None:
+        """Hand in a statement of this platform (``plugin_sdk.reporting``) with the public keys that check it.
+        Raises BackendUnavailable, or ValidationFailed if the marketplace does not take it."""
         ...

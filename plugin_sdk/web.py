@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from kernel.activation import Activations
 from kernel.context import ANONYMOUS, Context
-from kernel.errors import Forbidden, NotFound
+from kernel.errors import Forbidden, NotFound, TenantMismatch
 from kernel.hooks import Dispatcher
 from kernel.payloads import AccessRequest
 from kernel.permissions import SELF, acting_tenant, require
@@ -33,6 +33,7 @@ __all__ = [
     "graphql_context",
     "requires",
     "requires_active",
+    "scope_of",
 ]
 
 
@@ -90,6 +91,15 @@ async def _check_there(services: Services, tenant: str) -> None:
     directory = services.find(TenantDirectory)
     if directory is not None and not (_TENANT.fullmatch(tenant) and await directory.exists(tenant)):
         raise NotFound(f"There is no tenant {tenant}.", tenant=tenant, fix="See GET /api/v1/tenants.")
+
+
+def scope_of(context: Context, tenant: str | None) -> str | None:
+    """The tenant that is asked about; None for all, which only an operator gets. Raises TenantMismatch."""
+    if context.principal.is_operator and context.tenant == context.principal.tenant:
+        return tenant
+    if tenant is not None and tenant != context.tenant:
+        raise TenantMismatch("That is another tenant's.", tenant=context.tenant, expected=context.tenant, found=tenant)
+    return context.tenant
 
 
 def requires(permission: str) -> Any:

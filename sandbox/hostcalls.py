@@ -46,6 +46,7 @@ from kernel.ports import (
 )
 from kernel.service_calls import acting_as
 from sandbox.abi import Err
+from sandbox.calltime import LEAST_OWED, ThreadTime
 from sandbox.contract import GENERATIONS
 from sandbox.egress import Egress, EgressRefused, EgressRequest
 from sandbox.errors import (
@@ -60,7 +61,6 @@ from sandbox.errors import (
 from sandbox.policy import (
     FLOOD_GRACE,
     FLOOD_WASI,
-    HOST_CALL_GRACE,
     MAX_BATCH,
     MAX_KEY_CHARS,
     MAX_LISTED_KEYS,
@@ -166,7 +166,7 @@ class HostCalls:
     __slots__ = (
         "_effects", "_kv_usage", "_log_lines", "_loop", "_notices", "_recorder", "_replayer", "_secrets", "_services",
         "_stored", "_uses", "_waiting", "_wasi", "_wasi_calls", "ai_tokens", "call", "cancelled", "deadline",
-        "host_calls", "http_bytes", "in_place", "kv_bytes", "limits", "logs", "pace", "stderr", "stopped",
+        "host_calls", "http_bytes", "in_place", "kv_bytes", "limits", "logs", "pace", "stderr", "stopped", "time",
     )  # fmt: skip
 
     def __init__(
@@ -181,6 +181,7 @@ class HostCalls:
         self.deadline = _NO_DEADLINE
         self.in_place = False
         self.pace = USUAL_PACE
+        self.time: ThreadTime | None = None
         self.cancelled = False
         self._waiting: concurrent.futures.Future[Any] | None = None
         self.stopped: BaseException | None = None
@@ -326,7 +327,7 @@ class HostCalls:
         """Let others have the interpreter: a flood of host calls would hold it for milliseconds at a time."""
         pace = self.pace
         if calls > pace.free and not calls % pace.every and not self.in_place:
-            time.sleep(min(pace.seconds, self.remaining()))
+            self._sleep(min(pace.seconds, self.remaining()))
 
     @property
     def flooded(self) -> bool:
@@ -338,7 +339,7 @@ class HostCalls:
         self._breathe(self.host_calls)
         if self.cancelled:
             raise self._given_up()
-        if self.host_calls > self.limits.host_calls + HOST_CALL_GRACE:
+        if self.host_calls > self.limits.host_calls + self.pace.grace:
             raise self._too_many(
                 self.limits.host_calls,
                 self.host_calls,
@@ -351,7 +352,7 @@ class HostCalls:
             raise _over("host_calls", self.host_calls, self.limits.host_calls, "host calls")
         if not self._granted(interface):
             raise Refused("not-granted", f"this tenant has not granted {interface} to {self.call.plugin}")
-        if self.remaining() <= 0:
+        if self.remaining() <= 0 and not self.put_off():
             raise Refused("deadline", "the call's time is over")
 
     def _granted(self, interface: str) -> bool:
@@ -374,6 +375,21 @@ class HostCalls:
         """Seconds until the call's deadline."""
         return max(0.0, self.deadline - time.monotonic())
 
+    def put_off(self) -> float:
+        """The deadline is reached: put it off by what the machine owes the call. Seconds left; 0 if it is over."""
+        if self.time is None or self.cancelled:
+            return 0.0
+        owed = self.time.owed()
+        self.time.given += owed
+        self.deadline += owed
+        left = min(self.remaining(), self.call.context.remaining())
+        return left if owed and left >= LEAST_OWED else 0.0
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+        if self.time is not None:
+            self.time.waited += seconds
+
     def cancel(self) -> None:
         """Nobody waits for the call any more: end the host call that it holds, and it at its next one."""
         self.cancelled = True
@@ -394,6 +410,7 @@ class HostCalls:
         self._waiting = future = asyncio.run_coroutine_threadsafe(work, self._loop)
         if self.cancelled:
             future.cancel()
+        began = time.monotonic()
         try:
             return future.result(timeout=self.remaining())
         except TimeoutError:
@@ -410,6 +427,9 @@ class HostCalls:
         except Exception as error:
             _log.warning("host call failed: %s for %s: %r", what, self.call.plugin, error)
             raise Refused("unavailable", f"{what} failed") from error
+        finally:
+            if self.time is not None:
+                self.time.waited += time.monotonic() - began
 
     # ------------------------------------------------------------------ log
 

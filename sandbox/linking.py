@@ -37,6 +37,10 @@ class CallAtHand(Protocol):
         """The implementation of a WASI function."""
         ...
 
+    def put_off(self) -> float:
+        """The deadline is reached: the seconds that are left nevertheless, 0 if none."""
+        ...
+
 
 class Here:
     """What one thread has in hand: the call, and whatever the lane keeps for its next one."""

@@ -23,17 +23,18 @@ ADDRESSABLE_MB = 4_096
 MAX_KEY_CHARS = 256
 MAX_LOG_CHARS = 4_096
 MAX_LISTED_KEYS = 1_000
-HOST_CALL_GRACE = 100
-"""Host calls beyond the limit that are still answered ``limit`` before the call is ended."""
 WASI_CALLS = 2_048
 """Calls of clocks, random and standard output in one call, after which it is ended."""
+HOST_CALL_GRACE = 100
+"""Host calls beyond the limit that are still answered ``limit`` before the call is ended."""
 FLOOD_GRACE, FLOOD_WASI = 16, 256
 """Host calls beyond the limit, or calls of WASI, in one call that make its guest a known flooder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a call may call the host: after ``free`` calls, each ``every``-th waits ``seconds``.
+    """How fast a call may call the host: after ``free`` calls, each ``every``-th waits ``seconds``. It is ended
+    ``grace`` calls past its limit.
 
     Answers are given in Python, so a flood takes the interpreter from everybody; waiting costs only its own time.
     """
@@ -41,11 +42,12 @@ class Pace:
     free: int
     every: int
     seconds: float
+    grace: int = HOST_CALL_GRACE
 
 
 USUAL_PACE = Pace(64, 8, 0.000_3)
 STRANGERS_PACE = Pace(16, 2, 0.000_5)
-FLOODERS_PACE = Pace(16, 1, 0.004)
+FLOODERS_PACE = Pace(16, 1, 0.004, FLOOD_GRACE)
 
 
 MAX_TTL = 366 * 86_400

@@ -17,6 +17,7 @@ from kernel.manifest import PluginManifest
 from kernel.ports import GuestCall, GuestResult, LogLine
 from kernel.settings import Settings
 from sandbox.binary import outline
+from sandbox.calltime import ThreadTime
 from sandbox.contract import check_imports
 from sandbox.errors import (
     BadComponent,
@@ -236,6 +237,7 @@ def _seconds(host: HostCalls) -> float:
 
 def _run_in_thread(guest: Guest, host: HostCalls, seat: Seat | None) -> tuple[Outcome, int]:
     began = time.thread_time_ns()
+    host.time = ThreadTime()
     guest.engine.keep_exact()
     try:
         outcome = _run(guest, host, seat, _NEVER)

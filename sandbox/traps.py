@@ -49,7 +49,7 @@ def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> Sandbox
     if "wasm trap: interrupt" in text:
         took = (time.perf_counter_ns() - began_ns) // 1_000_000
         return GuestTimeLimit(
-            "The plugin did not answer in time and was interrupted.",
+            f"The plugin did not answer in time and was interrupted.{_stood_still(host)}",
             expected=f"at most {limits.time_ms} ms (limits.time_ms, or what the request had left)",
             found=f"{took} ms",
             fix="Look for an endless loop; raise limits.time_ms if the work needs it.",
@@ -104,6 +104,11 @@ def _classify(text: str, host: HostCalls, began_ns: int, memory: int) -> Sandbox
         fix="Try the payload with `keelstone plugin test`; the details hold the trap's frames.",
         extra={"trap": text[:2_000]},
     )
+
+
+def _stood_still(host: HostCalls) -> str:
+    given = 0 if host.time is None else round(host.time.given * 1_000)
+    return f" Its thread stood still for {given} ms of it." if given else ""
 
 
 def _parts(kind: type[SandboxError], limit: str, allowed: int, used: int, what: str) -> SandboxError:

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from api.cli import consents, development, doctor, metering, operator, policy, secrets, server, tenant, upgrade
+from api.cli import (
+    consents,
+    development,
+    doctor,
+    held,
+    metering,
+    operator,
+    policy,
+    ratings,
+    secrets,
+    server,
+    tenant,
+    upgrade,
+    weaknesses,
+)
 from api.cli.connection import open_connection
 from kernel.discovery import COMMANDS, entry_points
 from kernel.settings import Settings
@@ -43,10 +57,13 @@ def build() -> typer.Typer:
             err.print(f"The commands of {point.name} are not available: {error}", style="yellow")
     operator.register(tree)
     tenant.register(tree)
+    ratings.register(tree)
+    held.register(tree)
     policy.register(tree)
     consents.register(tree)
     upgrade.register(tree)
     metering.register(tree)
+    weaknesses.register(tree)
     secrets.register(tree)
     development.register(tree)
     doctor.register(tree)

@@ -14,6 +14,7 @@ from plugin_sdk.terminal import CommandTree, JsonOption, PlatformConnection, com
 
 PluginArgument = Annotated[str, typer.Argument(help="publisher/name")]
 TenantArgument = Annotated[str, typer.Argument(help="The tenant's id.")]
+PLUGINS_HELP = "How active plugins fare; withdraw a release and let it back in."
 OneTenant = Annotated[str | None, typer.Option("--tenant", help="One tenant's, signed in as its admin.")]
 AsOperator = Annotated[bool, typer.Option("--operator", help="As the operator, whose budgets bind the admin.")]
 PeriodOption = Annotated[Literal["day", "month"], typer.Option(help="What the budget is for (UTC).")]
@@ -239,7 +240,7 @@ def _recordings(tree: CommandTree) -> None:
 
 
 def _health(tree: CommandTree) -> None:
-    group = tree.group("plugins", "How active plugins fare; withdraw a release and let it back in.")
+    group = tree.group("plugins", PLUGINS_HELP)
 
     @group.command("health")
     @command

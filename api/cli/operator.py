@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
 
 import typer
 from rich.table import Table
 
+from kernel.errors import NotFound
 from marketplace.cli.shared import MARKETPLACE_HELP
 from plugin_sdk.terminal import EXIT_REFUSED, CommandTree, JsonOption, command, out, progress, show
 
@@ -23,12 +25,26 @@ def register(tree: CommandTree) -> None:
         plugin: PluginArgument,
         version: Annotated[str, typer.Option(help="A range; the newest fitting release is taken.")] = "*",
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be installed.")] = False,
+        bundle: Annotated[
+            Path | None,
+            typer.Option("--from", help="A bundle, instead of the marketplace: frozen at the moment it was made."),
+        ] = None,
+        older: Annotated[
+            bool, typer.Option("--older", help="Even if the bundle is older than what is known here.")
+        ] = False,
         json: JsonOption = False,
     ) -> None:
         """Verify, compile and install a plugin with what it requires."""
         body = {"plugin": plugin, "version": version, "dry_run": dry_run}
         with tree.platform() as platform, progress(f"Installing {plugin}", json=json):
-            releases = platform.request("POST", "/api/v1/plugins/install", json=body)
+            if bundle is None:
+                releases = platform.request("POST", "/api/v1/plugins/install", json=body)
+            else:
+                with open_file(bundle) as file:
+                    told = {"plugin": plugin, "version": version, "dry_run": str(dry_run), "older": str(older)}
+                    fields = {name: (None, value) for name, value in told.items()}
+                    parts = {"bundle": (bundle.name, file, "application/zip"), **fields}
+                    releases = platform.request("POST", "/api/v1/bundles/install", files=parts)
             page = platform.request("GET", f"/api/v1/plugins/{plugin}") if not dry_run else None
 
         def text() -> None:
@@ -102,6 +118,14 @@ def register(tree: CommandTree) -> None:
             out.print(table)
 
         show(found, json, text)
+
+
+def open_file(file: Path) -> BinaryIO:
+    """The file, open for reading. Raises NotFound."""
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise NotFound(f"{file} cannot be read: {error.strerror}.", file=str(file)) from error
 
 
 def _moves(moves: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kernel.errors import ConfigurationError, KeelstoneError
+from kernel.process import settle
 from kernel.settings import Settings
 from plugin_sdk.terminal import CommandTree, JsonOption, command, err, out, show
 
@@ -193,6 +194,7 @@ def _quiet_server(config: uvicorn.Config, ready: Callable[[], None]) -> uvicorn.
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            settle()
             ready()
 
         @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marketplace.cli.shared import PLUGIN_HELP, load_settings, print_rows, signing_key
+from marketplace.cli.statements import hand_in
 from plugin_sdk.terminal import EXIT_REFUSED, CommandTree, JsonOption, RemoteError, command, err, out, progress, show
 
 if TYPE_CHECKING:
@@ -28,17 +29,21 @@ def add_author_commands(tree: CommandTree) -> None:
     @command
     def keygen(
         publisher: Annotated[str, typer.Argument(help="The namespace to publish under: the id's first part.")],
+        name: Annotated[
+            str | None, typer.Option("--name", help="Another key for the same namespace, kept as PUBLISHER.NAME.")
+        ] = None,
         json: JsonOption = False,
     ) -> None:
         """Make the signing key of a publisher. Keep its file: who loses it loses the namespace."""
-        from marketplace.keys import check_publisher, publisher_keys
+        from marketplace.keys import publisher_keys
+        from marketplace.ownkeys import key_name
 
-        folder = publisher_keys(load_settings().home)
-        key = folder.create(check_publisher(publisher))
+        folder, kept = publisher_keys(load_settings().home), key_name(publisher, name)
+        key = folder.create(kept)
         data = {
             "publisher": publisher,
             "key": key.id,
-            "file": str(folder.path(publisher)),
+            "file": str(folder.path(kept)),
             "public": key.public.to_dict(),
         }
         show(data, json, lambda: print_rows({"publisher": publisher, "key": key.id, "file": data["file"]}))
@@ -46,28 +51,36 @@ def add_author_commands(tree: CommandTree) -> None:
     @group.command("sign")
     @command
     def sign(
-        path: Annotated[Path, typer.Argument(help="The plugin's folder, or a package to sign again.")] = Path("."),
+        path: Annotated[Path, typer.Argument(help="The plugin's folder, or a package to sign as well.")] = Path("."),
+        key: Annotated[str | None, typer.Option("--key", help="A key on this machine, by its file's name.")] = None,
         json: JsonOption = False,
     ) -> None:
-        """Pack the built plugin and sign it with its publisher's key."""
+        """Pack the built plugin and sign it with its publisher's key, beside those who have signed the same package."""
         from kernel.manifest import load_manifest
-        from marketplace.package import read_package
-        from marketplace.publishing import component_path, read_signed, sign_folder, sign_package, write_signature
+        from marketplace.package import component_path, read_package
+        from marketplace.publishing import (
+            join_signature,
+            read_signed,
+            sign_folder,
+            sign_package,
+            signature_path,
+        )
+        from marketplace.signing import signers_named
 
         settings = load_settings()
         limit = settings.max_package_mb * 1024 * 1024
         with progress("Packing and signing", json=json):
             if path.is_dir():
                 manifest = load_manifest(path)
-                component = component_path(path, manifest.short_name)
-                signed = sign_folder(path, component, signing_key(settings, manifest.publisher), max_bytes=limit)
-                file, signature = signed.write(path / "build")
+                by = signing_key(settings, manifest.publisher, key)
+                signed = sign_folder(path, component_path(path, manifest.short_name), by, max_bytes=limit)
+                file = path / "build" / signed.package.file_name
             else:
                 data, _ = read_signed(path, max_bytes=limit)
-                publisher = read_package(data, max_bytes=limit).manifest.publisher
-                signed = sign_package(data, signing_key(settings, publisher), max_bytes=limit)
-                file, signature = path, write_signature(path, signed.envelope)
-        package = signed.package
+                by = signing_key(settings, read_package(data, max_bytes=limit).manifest.publisher, key)
+                signed, file = sign_package(data, by, max_bytes=limit), path
+            envelope = join_signature(file, signed, by)
+        signature, package = signature_path(file), signed.package
         result: dict[str, Any] = {
             "plugin": package.manifest.id,
             "version": package.manifest.version,
@@ -75,8 +88,10 @@ def add_author_commands(tree: CommandTree) -> None:
             "signature": str(signature),
             "digest": package.digest,
             "size": len(package.data),
+            "signers": list(signers_named(envelope)),
         }
-        show(result, json, lambda: print_rows(result))
+        rows = {**result, "signers": ", ".join(signer[:16] for signer in result["signers"])}
+        show(result, json, lambda: print_rows(rows))
 
     @group.command("verify")
     @command
@@ -189,18 +204,24 @@ def add_author_commands(tree: CommandTree) -> None:
         if envelope is not None:
             parts["signature"] = (signature_path(file).name, envelope, "application/json")
         with open_door(tree, settings) as door, progress("Publishing", json=json):
-            registered = _ensure_namespace(door, settings, publisher)
+            registered = _ensure_namespace(door, settings, publisher, envelope)
             receipt = door.request("POST", "/publish", files=parts)
-            page = door.request("GET", f"/plugins/{receipt['plugin']}/versions/{receipt['version']}")
+            while receipt["state"] in ("received", "scanning"):
+                # Each request waits for the scan itself, so this asks a few times a minute.
+                receipt = door.request("POST", "/publish", files=parts)
+            page = door.request("GET", f"/publishes/{receipt['digest']}")
         file.with_name(file.name + ".receipt.json").write_text(jsonlib.dumps(receipt, indent=2), encoding="utf-8")
-        confirmed = _confirm(settings, receipt, data)
+        live = receipt["state"] == "live"
+        confirmed = _confirm(settings, receipt, data) if live else None
 
         def text() -> None:
             if registered:
                 out.print(f"Namespace {publisher} is now bound to your key {registered['keys'][0][:16]}.", markup=False)
             _print_findings(page["findings"])
             print_rows({k: receipt[k] for k in ("plugin", "version", "state", "digest", "size", "published")})
-            if confirmed is None:
+            if not live:
+                err.print(_NOT_LIVE[receipt["state"]], style="yellow", markup=False)
+            elif confirmed is None:
                 err.print("The receipt was not checked: no marketplace is trusted here.", style="dim", markup=False)
             else:
                 print_rows({"logged": confirmed})
@@ -225,7 +246,7 @@ def add_author_commands(tree: CommandTree) -> None:
         with open_door(tree, settings) as door:
             page = door.request("GET", f"/plugins/{plugin}/versions/{version}")
             envelope = sign_yank(plugin, version, page["release"]["digest"], reason, key)
-            receipt = door.request("POST", "/yank", json=jsonlib.loads(envelope))
+            receipt = hand_in(door, envelope)
         show(receipt, json, lambda: print_rows({k: receipt[k] for k in ("plugin", "version", "state")}))
 
     @group.command("deprecate")
@@ -253,9 +274,16 @@ def add_author_commands(tree: CommandTree) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         envelope = sign_deprecation(plugin, None if undo else reason, None if undo else successor, now, key)
         with open_door(tree, settings) as door:
-            record = door.request("POST", "/deprecate", json=jsonlib.loads(envelope))
+            record = hand_in(door, envelope)
         shown = {"plugin": plugin, "deprecated": record["reason"] or "no", "successor": record["successor"] or "none"}
         show(record, json, lambda: print_rows(shown))
+
+
+_NOT_LIVE = {
+    "quarantined": "A person looks at it before it goes live. `keelstone plugin state` says what became of it.",
+    "rejected": "A reviewer has turned this release down. `keelstone plugin state` says why.",
+    "refused": "It breaks a rule. Mend what is said above, and sign and publish it again.",
+}
 
 
 def _print_findings(findings: list[dict[str, Any]]) -> None:
@@ -264,12 +292,15 @@ def _print_findings(findings: list[dict[str, Any]]) -> None:
         err.print(f"  {sign} {each['problem']} [{each['rule']}]. {each['fix']}", style=style, markup=False)
 
 
-def _ensure_namespace(door: Door, settings: Settings, publisher: str) -> dict[str, Any] | None:
-    """Register the namespace with this machine's key if nobody has yet; what was registered."""
+def _ensure_namespace(door: Door, settings: Settings, publisher: str, envelope: bytes | None) -> dict[str, Any] | None:
+    """Register the namespace with this machine's key if nobody has yet; what was registered. Raises SignatureInvalid
+    if people who must sign its releases have not signed this one."""
     from marketplace.namespaces import make_key_set
+    from marketplace.publishing import check_signers
 
     try:
-        door.request("GET", f"/namespaces/{publisher}")
+        present = door.request("GET", f"/namespaces/{publisher}")
+        check_signers(envelope, publisher, present["keys"], present["releases"])
         return None
     except RemoteError as error:
         if error.body.get("code") != "namespace-unknown":

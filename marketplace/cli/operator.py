@@ -1,4 +1,4 @@
-"""The operator's commands: trust, kill, reach, serve."""
+"""The operator's commands: trust, kill, reach, pages, serve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from marketplace.cli.shared import MARKETPLACE_HELP, load_settings, print_rows, print_table
-from plugin_sdk.terminal import CommandTree, JsonOption, command, show
+from plugin_sdk.terminal import CommandTree, JsonOption, command, out, show
 
 
 def add_operator_commands(tree: CommandTree) -> None:
@@ -44,7 +44,7 @@ def add_operator_commands(tree: CommandTree) -> None:
         """End a release of this marketplace everywhere, at once and for ever. Needs the marketplace's data folder."""
         from dataclasses import asdict
 
-        from marketplace.revoking import revoke_here
+        from marketplace.datafolder import change
 
         if not yes:
             typer.confirm(
@@ -52,7 +52,7 @@ def add_operator_commands(tree: CommandTree) -> None:
                 abort=True,
                 err=True,
             )
-        revoked = revoke_here(load_settings(), plugin, version, reason)
+        revoked = change(load_settings(), lambda registry: registry.revoke(plugin, version, reason))
         show(asdict(revoked), json, lambda: print_rows(asdict(revoked)))
 
     @group.command("reach")
@@ -73,6 +73,21 @@ def add_operator_commands(tree: CommandTree) -> None:
             print_table(columns, rows, "No platform has reported yet.")
 
         show(found, json, text)
+
+    @group.command("pages")
+    @command
+    def pages(
+        at: Annotated[
+            str | None, typer.Option("--at", help="Where it is served. Default: 127.0.0.1 and KEELSTONE_PORT.")
+        ] = None,
+        json: JsonOption = False,
+    ) -> None:
+        """Print a link to the operator's pages, for this machine's browser, once. Needs the data folder."""
+        from marketplace.desklink import make_desk_link
+
+        settings = load_settings()
+        link = make_desk_link(settings, at or f"127.0.0.1:{settings.port}")
+        show({"link": link}, json, lambda: out.print(link, markup=False, soft_wrap=True))
 
     @group.command("serve")
     @command

@@ -76,7 +76,8 @@ def add_reader_commands(tree: CommandTree) -> None:
 
         def text() -> None:
             if entry and detail:
-                print_rows({k: entry[k] for k in ("id", "name", "summary", "latest", "license", "publisher")})
+                shown = {k: entry[k] for k in ("id", "name", "summary", "latest", "license", "publisher")}
+                print_rows(shown | ({"domain": f"{entry['domain']} (verified)"} if entry["domain"] else {}))
                 if page["deprecated"]:
                     advice = Deprecation(**page["deprecated"]).advice
                     err.print(f"Deprecated: {advice}", style="yellow", markup=False)

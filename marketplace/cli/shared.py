@@ -21,11 +21,12 @@ def load_settings() -> Settings:
     return Settings()
 
 
-def signing_key(settings: Settings, publisher: str) -> SigningKey:
-    """The publisher's private key on this machine. Raises KeyMissing."""
-    from marketplace.keys import publisher_keys
+def signing_key(settings: Settings, publisher: str, name: str | None = None) -> SigningKey:
+    """The publisher's private key on this machine: one that counts, or the one called ``name``. Raises KeyMissing."""
+    from marketplace.ownkeys import OwnKeys
 
-    return publisher_keys(settings.home).load(publisher)
+    own = OwnKeys(settings, publisher)
+    return own.load(name) if name else own.signing()
 
 
 def print_rows(rows: dict[str, Any]) -> None:

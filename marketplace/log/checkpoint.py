@@ -38,10 +38,11 @@ class Checkpoint:
         return {witness: signature for witness, signature in signed.items() if signature is not None}
 
 
-def sign_checkpoint(origin: str, size: int, root: bytes, key: SigningKey) -> Checkpoint:
-    """The log's checkpoint; its key signs under the name ``origin``."""
+def sign_checkpoint(origin: str, size: int, root: bytes, *keys: SigningKey) -> Checkpoint:
+    """The log's checkpoint; its key signs under the name ``origin`` (two keys do where one hands over to the other)."""
     text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
-    return Checkpoint(origin, size, root, sign_note(text, origin, key))
+    first, *others = (sign_note(text, origin, key) for key in keys)
+    return Checkpoint(origin, size, root, first.with_signatures(line for note in others for line in note.signatures))
 
 
 def read_checkpoint(body: bytes) -> Checkpoint:
@@ -54,16 +55,25 @@ def read_checkpoint(body: bytes) -> Checkpoint:
     return Checkpoint(origin, int(size), raw, note)
 
 
-def open_checkpoint(body: bytes, key: VerifierKey) -> Checkpoint:
-    """The checkpoint in a signed note, by the log whose key is ``key``. Raises VerificationFailed."""
+def checkpoint_of(origin: str, body: bytes) -> Checkpoint:
+    """The checkpoint in a signed note, if it is about the log ``origin``; its signatures unverified.
+
+    Raises VerificationFailed.
+    """
     try:
         checkpoint = read_checkpoint(body)
     except ValueError as error:
         raise VerificationFailed("log", f"the checkpoint cannot be read: {error}.") from error
-    if checkpoint.origin != key.name:
+    if checkpoint.origin != origin:
         raise VerificationFailed(
-            "log", "the checkpoint is another log's.", expected=key.name, found=checkpoint.origin[:120]
+            "log", "the checkpoint is another log's.", expected=origin, found=checkpoint.origin[:120]
         )
+    return checkpoint
+
+
+def open_checkpoint(body: bytes, key: VerifierKey) -> Checkpoint:
+    """The checkpoint in a signed note, by the log whose key is ``key``. Raises VerificationFailed."""
+    checkpoint = checkpoint_of(key.name, body)
     if checkpoint.note.signed_by(key) is None:
         raise VerificationFailed("log", "the checkpoint is not signed by the log's key.", expected=str(key))
     return checkpoint

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from marketplace.log.tree import leaf_hash
 from marketplace.signing import canonical_json
 
-Kind = Literal["publish", "yank", "deprecate", "keys", "owner", "verdict", "advisory", "kill"]
+Kind = Literal["publish", "yank", "deprecate", "keys", "owner", "verdict", "advisory", "kill", "handover"]
 KINDS: tuple[str, ...] = get_args(Kind)
 MAX_ENTRY_BYTES = 4_096
 FORMAT = 1
@@ -26,9 +26,9 @@ _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 class Entry:
     """One change. ``publisher`` is the namespace; ``plugin`` and ``version`` are there if it is about them.
 
-    ``digest`` is the SHA-256 of the thing: a package, a key set's document, or a plugin's id. ``statement`` is that of
-    the signed statement behind the change; None if the marketplace did not keep it (changes older than its log).
-    ``at`` is ISO 8601 in UTC.
+    ``digest`` is the SHA-256 of the thing: a package, a key set's document, a key, or a plugin's id. ``statement`` is
+    that of the signed statement behind the change; None if the marketplace did not keep it (changes older than its
+    log). ``at`` is ISO 8601 in UTC.
     """
 
     kind: Kind
@@ -111,6 +111,16 @@ def yank_entry(plugin: str, version: str, digest: str, statement: str | None, at
     return Entry("yank", plugin.partition("/")[0], plugin, version, digest, statement, at)
 
 
+def advisory_entry(plugin: str, advisory: str, statement: str, at: str) -> Entry:
+    """The entry of an advisory about a plugin; ``version`` has its id, and its digest is the statement's."""
+    return Entry("advisory", plugin.partition("/")[0], plugin, advisory, statement, statement, at)
+
+
+def verdict_entry(plugin: str, version: str, digest: str, statement: str, at: str) -> Entry:
+    """The entry of a reviewer's verdict on a release that was held."""
+    return Entry("verdict", plugin.partition("/")[0], plugin, version, digest, statement, at)
+
+
 def kill_entry(plugin: str, version: str, digest: str, statement: str, at: str) -> Entry:
     """The entry of a release that the marketplace's operator ended everywhere."""
     return Entry("kill", plugin.partition("/")[0], plugin, version, digest, statement, at)
@@ -125,6 +135,17 @@ def keys_entry(publisher: str, version: int, document: bytes, at: str) -> Entry:
     """The entry of a namespace's key set. The document is signed itself, so it is its own statement."""
     digest = sha256_of(document)
     return Entry("keys", publisher, None, str(version), digest, digest, at)
+
+
+def owner_entry(publisher: str, version: int, digest: str, statement: str, at: str) -> Entry:
+    """The entry of a namespace that has another holder from a key set (its version, and digest) on."""
+    return Entry("owner", publisher, None, str(version), digest, statement, at)
+
+
+def handover_entry(origin: str, name: str, digest: str, statement: str, at: str) -> Entry:
+    """The entry of a new key of the marketplace's own. ``publisher`` is the log's origin, which no namespace can be
+    called; ``version`` is the key's name, and the digest its own."""
+    return Entry("handover", origin, None, name, digest, statement, at)
 
 
 def entry_key(entry: Entry) -> tuple[str, str, str]:

@@ -51,6 +51,11 @@ class LogProof:
     def verify(self, key: VerifierKey) -> Checkpoint:
         """Check all of it with the log's key; the checkpoint that it is proved against. Raises VerificationFailed."""
         checkpoint = open_checkpoint(self.checkpoint, key)
+        self.prove(checkpoint)
+        return checkpoint
+
+    def prove(self, checkpoint: Checkpoint) -> None:
+        """Check that the entry is in the log of a verified checkpoint. Raises VerificationFailed."""
         if not verify_inclusion(self.index, checkpoint.size, self.entry.leaf, self.hashes, checkpoint.root):
             raise VerificationFailed(
                 "log",
@@ -63,7 +68,6 @@ class LogProof:
             raise VerificationFailed(
                 "log", "the statement is not the one that was logged.", plugin=self.entry.plugin, fix=_DAMAGED
             )
-        return checkpoint
 
 
 def read_proof(body: bytes) -> LogProof:

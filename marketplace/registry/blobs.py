@@ -23,7 +23,7 @@ class FolderBlobs:
     """A ``kernel.ports.BlobStore`` over a local folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, digest: str) -> Path:
@@ -34,7 +34,7 @@ class FolderBlobs:
 
     async def put(self, data: bytes) -> str:
         """Store ``data`` durably; its digest. A damaged copy of the same blob is replaced."""
-        return await asyncio.to_thread(self._put, data)
+        return await asyncio.to_thread(self.store, data)
 
     async def get(self, digest: str) -> bytes | None:
         """The blob, or None. Raises RegistryDamaged if its bytes have changed on disk."""
@@ -63,7 +63,8 @@ class FolderBlobs:
             )
         return data
 
-    def _put(self, data: bytes) -> str:
+    def store(self, data: bytes) -> str:
+        """:meth:`put`, blocking."""
         digest = hashlib.sha256(data).hexdigest()
         path = self.path(digest)
         with contextlib.suppress(FileNotFoundError):

@@ -24,6 +24,7 @@ from marketplace.log.tiles import WIDTH, GrowingTiles, Tile, TileNodes, read_pat
 from marketplace.log.tree import EMPTY_ROOT, HASH_BYTES, inclusion_proof
 from marketplace.registry.metadata import KEEP_SECONDS
 from marketplace.registry.tables import (
+    key_sets,
     log_checkpoints,
     log_cosignatures,
     log_entries,
@@ -49,8 +50,8 @@ class LogRows:
         """Sign the checkpoint of a log without entries."""
         self._save(sign_checkpoint(origin, 0, EMPTY_ROOT, key))
 
-    def append(self, entries: Sequence[Entry], statements: Statements, key: SigningKey) -> int:
-        """Add entries and sign the new checkpoint; the index of the first.
+    def append(self, entries: Sequence[Entry], statements: Statements, *keys: SigningKey) -> int:
+        """Add entries and sign the new checkpoint, by each of ``keys``; the index of the first.
 
         ``statements`` has the envelopes behind them that nothing else keeps, by position in ``entries``. Raises
         RegistryDamaged if the log's tiles do not fit its last checkpoint.
@@ -88,7 +89,7 @@ class LogRows:
             self._connection.execute(
                 insert(log_tiles).values(values).on_conflict_do_update(index_elements=["level", "number"], set_=values)
             )
-        self._save(sign_checkpoint(last.origin, tiles.size, tiles.root(), key))
+        self._save(sign_checkpoint(last.origin, tiles.size, tiles.root(), *keys))
         return last.size
 
     def cosign(self, checkpoint: Checkpoint, witness: VerifierKey, signature: NoteSignature) -> None:
@@ -216,6 +217,9 @@ class LogRows:
         if kind == "keys":
             key = (namespaces.c.publisher == subject) & (namespaces.c.version == int(version))
             document = self._connection.execute(sa.select(namespaces.c.document).where(key)).scalar()
+            if document is None:  # it has been replaced
+                key = (key_sets.c.publisher == subject) & (key_sets.c.version == int(version))
+                document = self._connection.execute(sa.select(key_sets.c.document).where(key)).scalar()
             return json.loads(document) if document else None
         return None
 

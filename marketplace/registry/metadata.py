@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from marketplace.registry.tables import tuf_metadata, tuf_targets
+from marketplace.registry.tables import in_parts, tuf_metadata, tuf_targets
 
 KEEP_SECONDS = 86_400.0
 """How long superseded documents are still served, for clients under way (a day)."""
@@ -21,6 +22,16 @@ class MetadataRows:
 
     def __init__(self, connection: sa.Connection, now: float) -> None:
         self._connection, self._now = connection, now
+
+    @property
+    def connection(self) -> sa.Connection:
+        """What it is over, for what else is in the transaction."""
+        return self._connection
+
+    @property
+    def now(self) -> float:
+        """The transaction's moment, in epoch seconds."""
+        return self._now
 
     def read(self, name: str) -> bytes | None:
         """The stored metadata of that name."""
@@ -47,14 +58,39 @@ class MetadataRows:
         current = tuf_metadata.c.superseded.is_(None) & (tuf_metadata.c.expires < before)
         return list(self._connection.execute(sa.select(tuf_metadata.c.name).where(current)).scalars())
 
-    def write_target(self, path: str, body: bytes) -> None:
-        """Make ``body`` the current document at ``path``."""
-        digest = hashlib.sha256(body).hexdigest()
-        old = (tuf_targets.c.path == path) & (tuf_targets.c.sha256 != digest) & tuf_targets.c.superseded.is_(None)
-        self._connection.execute(sa.update(tuf_targets).where(old).values(superseded=self._now))
-        values = {"path": path, "sha256": digest, "body": body, "superseded": None}
-        self._connection.execute(
-            insert(tuf_targets).values(values).on_conflict_do_update(index_elements=["path", "sha256"], set_=values)
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Those of ``names`` that there are."""
+        found: dict[str, bytes] = {}
+        for some, marks in in_parts(names):
+            query = f"SELECT name, body FROM tuf_metadata WHERE name IN ({marks})"  # noqa: S608 - question marks only
+            found |= {row.name: row.body for row in self._connection.exec_driver_sql(query, some)}
+        return found
+
+    def write_many(self, written: Mapping[str, bytes], expires: float, superseding: Sequence[str]) -> None:
+        """Add what is new, and supersede what it takes the place of."""
+        if not written:
+            return
+        self._connection.exec_driver_sql(
+            "INSERT INTO tuf_metadata(name, body, expires) VALUES (?, ?, ?)",
+            [(name, body, expires) for name, body in written.items()],
+        )
+        self._connection.exec_driver_sql(
+            "UPDATE tuf_metadata SET superseded = ? WHERE name = ?", [(self._now, name) for name in superseding]
+        )
+
+    def write_targets(self, changed: Mapping[str, bytes]) -> None:
+        """Make each document the current one at its path."""
+        if not changed:
+            return
+        rows = [(path, hashlib.sha256(body).hexdigest(), body) for path, body in changed.items()]
+        self._connection.exec_driver_sql(
+            "UPDATE tuf_targets SET superseded = ? WHERE path = ? AND sha256 != ? AND superseded IS NULL",
+            [(self._now, path, digest) for path, digest, _ in rows],
+        )
+        self._connection.exec_driver_sql(
+            "INSERT INTO tuf_targets(path, sha256, body) VALUES (?, ?, ?) "
+            "ON CONFLICT(path, sha256) DO UPDATE SET body = excluded.body, superseded = NULL",
+            rows,
         )
 
     def prune(self) -> int:
@@ -65,6 +101,13 @@ class MetadataRows:
                 sa.delete(table).where(table.c.superseded < self._now - KEEP_SECONDS)
             ).rowcount
         return count
+
+
+def current_target(connection: sa.Connection, path: str) -> bytes | None:
+    """The target document that is at ``path`` now."""
+    current = (tuf_targets.c.path == path) & tuf_targets.c.superseded.is_(None)
+    body: bytes | None = connection.execute(sa.select(tuf_targets.c.body).where(current)).scalar()
+    return body
 
 
 def read_target(connection: sa.Connection, file: str) -> bytes | None:

@@ -6,6 +6,8 @@ marketplace's folder.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,34 @@ import sqlalchemy as sa
 from kernel.errors import NotFound
 from marketplace.errors import NamespaceUnknown
 from marketplace.index import Index
-from marketplace.namespaces import KeySet, read_key_set
-from marketplace.package import Package
+from marketplace.namespaces import KeySet
+from marketplace.osv.index import WeaknessIndex
+from marketplace.osv.severity import Severity
+from marketplace.package import Package, read_package
+from marketplace.registry.access import DeskAccess
+from marketplace.registry.advisories import AdvisoryDesk
 from marketplace.registry.blobs import DIGEST, FolderBlobs
 from marketplace.registry.changes import find_receipt, load_index
+from marketplace.registry.claims import refuse_mirrored
+from marketplace.registry.domains import DomainDesk
+from marketplace.registry.figures import FiguresDesk
 from marketplace.registry.log import LogRows
+from marketplace.registry.memory import KeySets, TakenNames
 from marketplace.registry.metadata import MetadataRows, read_target
+from marketplace.registry.parts import THRESHOLD, PartsDesk
+from marketplace.registry.publishers import moments_of, succession_of
+from marketplace.registry.ratings import RatingsDesk
 from marketplace.registry.reach import RevocationDesk
 from marketplace.registry.receipts import Receipt
+from marketplace.registry.reviews import ReviewDesk
 from marketplace.registry.search import Facets, count_facets, search
-from marketplace.registry.tables import FILE_NAME, Tables, namespaces, plugins, releases
+from marketplace.registry.shelf import Shelf
+from marketplace.registry.state import RegistryState
+from marketplace.registry.submissions import refused_by
+from marketplace.registry.tables import FILE_NAME, Tables, releases
+from marketplace.registry.upstreams import UpstreamDesk
 from marketplace.rules import Submission
+from marketplace.succession import Succession
 from marketplace.tuf_repository import read_metadata
 from plugin_sdk.services import MarketplaceEntry, SearchFilters
 
@@ -32,19 +51,28 @@ from plugin_sdk.services import MarketplaceEntry, SearchFilters
 class RegistryReader:
     """Reads one registry's folder."""
 
-    def __init__(self, tables: Tables, blobs: FolderBlobs) -> None:
+    def __init__(self, tables: Tables, blobs: FolderBlobs, threshold: Severity = THRESHOLD) -> None:
         self._tables, self._blobs = tables, blobs
+        self._names, self._key_sets = TakenNames(tables), KeySets()
         self.revocations = RevocationDesk(tables)
+        self.shelf, self.ratings, self.figures = Shelf(tables), RatingsDesk(tables), FiguresDesk(tables)
+        self.access, self.state = DeskAccess(tables), RegistryState(tables)
+        self.reviews = ReviewDesk(tables, blobs)
+        self.parts = PartsDesk(tables, WeaknessIndex(tables.folder), threshold)
+        self.advisories, self.domains = AdvisoryDesk(tables), DomainDesk(tables)
+        self.upstreams = UpstreamDesk(tables, blobs)
 
     @classmethod
-    def open(cls, folder: Path) -> RegistryReader | None:
-        """A reader of the registry in ``folder``, or None if there is none."""
+    def open(cls, folder: Path, threshold: Severity = THRESHOLD) -> RegistryReader | None:
+        """A reader of the registry in ``folder``, or None if there is none. From ``threshold`` on a weakness of a part
+        is grave."""
         if not (folder / FILE_NAME).exists():
             return None
-        return cls(Tables(folder), FolderBlobs(folder / "packages"))
+        return cls(Tables(folder), FolderBlobs(folder / "packages"), threshold)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the databases."""
+        self.parts.index.close()
         self._tables.close()
 
     def metadata(self, name: str) -> bytes | None:
@@ -93,18 +121,29 @@ class RegistryReader:
             )
         return found
 
+    def one_view(self) -> AbstractContextManager[None]:
+        """Whatever this thread reads in the body is of one view."""
+        return self._tables.one_view()
+
     def submission(self, package: Package) -> Submission:
         """A package beside what is published already, as the rules look at it."""
         manifest = package.manifest
         with self._tables.read() as connection:
             published = load_index(connection, manifest.id)
         history = published.readable(each for each in published.releases if each.version != manifest.version)
-        return Submission(package, history, lambda: self._others(manifest.publisher))
 
-    def _others(self, publisher: str) -> list[str]:
-        with self._tables.read() as connection:
-            query = sa.select(plugins.c.plugin).where(~plugins.c.plugin.startswith(f"{publisher}/", autoescape=True))
-            return list(connection.execute(query).scalars())
+        def schema_of(version: str) -> Mapping[str, Any] | None:
+            known = published.find(version)
+            data = None if known is None else self._blobs.read(known.digest)
+            return None if data is None else read_package(data, max_bytes=len(data)).settings_schema
+
+        return Submission(
+            package,
+            history,
+            lambda: self._names.near(manifest.id),
+            schema_of=schema_of,
+            weak_parts=self.parts.of(package),
+        )
 
     def findings(self, plugin: str, version: str) -> list[dict[str, Any]]:
         """What monitored rules found in a release when it was published."""
@@ -113,20 +152,34 @@ class RegistryReader:
             return list(connection.execute(sa.select(releases.c.findings).where(key)).scalar() or [])
 
     def receipt(self, plugin: str, version: str, digest: str) -> Receipt | None:
-        """The receipt of a release that is there already. Raises VersionTaken if it has other bytes."""
+        """The receipt of a release that is there already, or waits. Raises VersionTaken if it has other bytes."""
         with self._tables.read() as connection:
             return find_receipt(connection, plugin, version, digest)
+
+    def refuse_mirrored(self, publisher: str) -> None:
+        """Raise NamespaceMirrored if a namespace is an upstream's: nothing of it is changed from here."""
+        with self._tables.read() as connection:
+            refuse_mirrored(connection, publisher)
+
+    def refused_by(self, digest: str) -> str | None:
+        """The fingerprint of the rules by which a package was refused, if it was."""
+        with self._tables.read() as connection:
+            return refused_by(connection, digest)
 
     def key_set(self, publisher: str) -> KeySet:
         """The keys of a namespace. Raises NamespaceUnknown."""
         with self._tables.read() as connection:
-            document = connection.execute(
-                sa.select(namespaces.c.document).where(namespaces.c.publisher == publisher)
-            ).scalar()
+            query = "SELECT document FROM namespaces WHERE publisher = ?"
+            document = connection.exec_driver_sql(query, (publisher,)).scalar()
         if document is None:
             raise NamespaceUnknown(
                 f"The namespace {publisher} is not registered in this marketplace.",
                 found=publisher,
                 fix="`keelstone plugin publish` registers it with your key.",
             )
-        return read_key_set(document)
+        return self._key_sets.read(document)
+
+    def key_sets(self, publisher: str) -> tuple[Succession, Mapping[int, str]]:
+        """All key sets of a namespace, and when each came if there is more than one. Raises NamespaceUnknown."""
+        with self._tables.read() as connection:
+            return succession_of(connection, publisher), moments_of(connection, publisher)

@@ -12,12 +12,17 @@ from marketplace.log.key import KEYS_TARGET as KEYS_TARGET
 from marketplace.log.key import log_member
 from marketplace.signing import RECEIPT, canonical_json, sign_statement
 
+State = Literal["received", "scanning", "quarantined", "live", "rejected", "refused", "yanked"]
+"""Where a release is on its way: taken in, being looked at, held for a person's verdict, installable, turned down by
+that verdict, turned away by a rule, withdrawn by its publisher."""
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one release. ``snapshot`` is the version of the TUF snapshot that shows it.
+    """What became of one release. ``snapshot`` is the version of the TUF snapshot that shows it; 0: none does.
 
-    ``log_index`` is where the transparency log has it (None: the receipt is older than the log). ``signed`` is the
+    ``published`` is since when it is live, or (where it is not) since when it is in its state. ``log_index`` is where
+    the transparency log has it (None: it says nothing of this, or the receipt is older than the log). ``signed`` is the
     same as a DSSE envelope by the registry's receipt key.
     """
 
@@ -25,7 +30,7 @@ class Receipt:
     version: str
     digest: str
     size: int
-    state: Literal["live", "yanked"]
+    state: State
     published: str
     snapshot: int
     signed: Mapping[str, Any]
@@ -38,13 +43,18 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceRecord:
-    """A registered namespace: its key ids and how many of them must sign."""
+    """A registered namespace: its key ids and how many of them must sign the next key set, and ``releases``.
+
+    ``owner`` names who holds it, if that has changed.
+    """
 
     publisher: str
     version: int
     threshold: int
     keys: tuple[str, ...]
     registered: str
+    releases: int = 1
+    owner: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, JSON-ready."""

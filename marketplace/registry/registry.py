@@ -1,74 +1,63 @@
 """The registry: takes releases in, keeps them, signs what it has, and never shows half a publish.
 
-The order of writes is what makes that so. A package's blob is stored first, under its digest, where
-nothing points to it. Then one transaction adds the release, renders the documents that changed and
-signs the log's checkpoint, bins, snapshot and timestamp. Killed before the commit, the registry is as it was (an orphan
-blob is swept later); killed after it, the release is live, and asking again gives the same receipt.
-
-Changes that arrive while a commit is under way are committed together by the next one: publishing
-under load costs one signature per touched bin and one snapshot per commit, not per release.
+The order of writes is what makes that so. A package's blob is stored first, under its digest, where nothing points to
+it. Then one transaction adds the release, renders the documents that changed and signs the log's checkpoint, bins,
+snapshot and timestamp. Killed before the commit, the registry is as it was (an orphan blob is swept later); killed
+after it, the release is live, and asking again gives the same receipt. Long: it is the door to all of the registry.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 
+from kernel.errors import KeelstoneError, NotFound, ValidationFailed
 from kernel.ports import Clock
+from marketplace.dns import TxtLookup, look_up
 from marketplace.errors import NamespacesClosed
-from marketplace.index import index_path
+from marketplace.keys import SigningKey
 from marketplace.log.key import log_origin
 from marketplace.log.note import VerifierKey
 from marketplace.log.witness import read_cosigned
-from marketplace.namespaces import read_key_set, target_path
+from marketplace.moments import utc_text
+from marketplace.osv.index import Imported
+from marketplace.osv.severity import Severity
 from marketplace.package import DEFAULT_MAX_BYTES
 from marketplace.registry.blobs import FolderBlobs
-from marketplace.registry.changes import (
-    Change,
-    Pending,
-    Publish,
-    RegisterNamespace,
-    Touched,
-    rebuild_search,
-    render,
-    save_receipt,
-)
+from marketplace.registry.change import Change
+from marketplace.registry.committing import Committer
+from marketplace.registry.domains import VerifiedDomain, VerifyDomain
 from marketplace.registry.examiner import Examiner
+from marketplace.registry.handover import receipts_key
 from marketplace.registry.history import past_changes
+from marketplace.registry.indexes import rebuild_search
+from marketplace.registry.inherited import Inherit, inherited
 from marketplace.registry.log import LogRows
 from marketplace.registry.metadata import MetadataRows
-from marketplace.registry.reach import all_revocations
+from marketplace.registry.parts import THRESHOLD
+from marketplace.registry.publishers import ChangeKeys, change_of, recovery_of
 from marketplace.registry.reader import RegistryReader
-from marketplace.registry.receipts import (
-    KEYS_TARGET,
-    DeprecationRecord,
-    NamespaceRecord,
-    Receipt,
-    keys_document,
-    sign_receipt,
-)
-from marketplace.registry.search import note_downloads, refresh_standings
-from marketplace.registry.tables import Tables, releases
-from marketplace.revocations import REVOCATIONS_TARGET, revocations_document
+from marketplace.registry.receipts import KEYS_TARGET, DeprecationRecord, NamespaceRecord, Receipt, keys_document
+from marketplace.registry.scanning import PATIENCE, Scans
+from marketplace.registry.submissions import kept_waiting
+from marketplace.registry.tables import Tables, in_parts, releases
+from marketplace.registry.upkeep import Upkeep
 from marketplace.rules.rule import ComponentInspector, ContractChecker, Mode
 from marketplace.tuf_repository import Lifetimes, Renewal, RepositoryKeys, TufRepository
 from marketplace.validator import RuleState, Validation, Validator
-from plugin_sdk.services import Revocation
+from plugin_sdk.services import Advisory, Revocation
 
-MAX_BATCH = 256
 ROOT_FILE = "root.json"
 RENEW_SECONDS = 3_600.0
+MATCHED_AT_ONCE = 50
+"""Advisories in one commit, of those that follow from parts."""
 OnStep = Callable[[str], None]
-Outcome = Receipt | NamespaceRecord | DeprecationRecord | Revocation | Exception
+T = TypeVar("T")
 
 
 class SystemClock:
@@ -97,9 +86,12 @@ class Registry:
         max_package_bytes: int,
         open_namespaces: bool,
         witnesses: Sequence[VerifierKey],
+        patience: float,
+        look_up: TxtLookup,
+        threshold: Severity,
         on_step: OnStep,
     ) -> None:
-        self.reader = RegistryReader(tables, blobs)
+        self.reader = RegistryReader(tables, blobs, threshold)
         self.max_package_bytes = max_package_bytes
         self.warnings: tuple[str, ...] = ()
         """What an operator must do soon, as of the start; :meth:`keep_fresh` reports it."""
@@ -107,11 +99,11 @@ class Registry:
         self._validator = validator
         self._examiner = Examiner(self.reader, validator, clock, max_package_bytes)
         self._clock, self._on_step = clock, on_step
+        self._scans = Scans(self._examiner, self._blobs, self.commit, on_step, patience)
+        self._committer = Committer(tables, keys, repository, clock, on_step, lambda: self._scans.busy > 0)
+        self._look_up = look_up
         self._open_namespaces, self._witnesses = open_namespaces, tuple(witnesses)
-        self._waiting: list[tuple[Change, asyncio.Future[Outcome]]] = []
-        self._committer: asyncio.Task[None] | None = None
-        self._downloaded: Counter[str] = Counter()
-        self._counting = threading.Lock()
+        self._upkeep = Upkeep(tables, repository, clock)
 
     @classmethod
     def open(
@@ -124,6 +116,9 @@ class Registry:
         rules: Mapping[str, Mode] | None = None,
         open_namespaces: bool = True,
         witnesses: Sequence[VerifierKey] = (),
+        patience: float = PATIENCE,
+        look_up: TxtLookup = look_up,
+        threshold: Severity = THRESHOLD,
         clock: Clock | None = None,
         lifetimes: Lifetimes | None = None,
         on_step: OnStep = lambda step: None,
@@ -132,7 +127,9 @@ class Registry:
 
         ``inspect_component`` looks inside components (the sandbox can), ``check_contract`` tries their
         hooks; ``rules`` gives validator rules another mode; ``open_namespaces`` lets strangers register
-        namespaces; ``witnesses`` may cosign the log; ``on_step`` is told of each durable step of a change.
+        namespaces; ``witnesses`` may cosign the log; ``patience`` is how many seconds a publish
+        waits for its scan before it answers that it is under way; ``look_up`` asks DNS; from
+        ``threshold`` on a weakness of a part is grave; ``on_step`` is told of each durable step of a change.
         Blocks for some 100 ms at first. Raises RegistryDamaged, KeyMissing, KeyUnusable or ConfigurationError.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,6 +145,9 @@ class Registry:
             max_package_bytes=max_package_bytes,
             open_namespaces=open_namespaces,
             witnesses=witnesses,
+            patience=patience,
+            look_up=look_up,
+            threshold=threshold,
             on_step=on_step,
         )
         try:
@@ -173,7 +173,7 @@ class Registry:
                     self._on_step("log-begun")
                 self.warnings = tuple(self._repository.renew(rows).warnings)
                 rows.prune()
-            kept = set(connection.execute(releases.select().with_only_columns(releases.c.digest)).scalars())
+            kept = set(connection.execute(sa.select(releases.c.digest)).scalars()) | kept_waiting(connection)
         self._blobs.sweep(kept)
         root = folder / ROOT_FILE
         if not root.exists():
@@ -194,42 +194,71 @@ class Registry:
 
     async def close(self) -> None:
         """Finish the commit under way and close the database."""
-        if self._committer is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._committer
-        if self._downloaded:
-            await asyncio.to_thread(self._rank)
-        self._tables.close()
+        await self._scans.stop()
+        await self._committer.stop()
+        await asyncio.to_thread(self._upkeep.finish)
+        self.reader.close()
 
     # -------------------------------------------------------------------------- changes
 
     async def register_namespace(self, document: bytes, *, by_operator: bool = False) -> NamespaceRecord:
         """Bind a namespace to the keys in a signed key set (``namespaces.make_key_set``).
 
-        First come, first served, with proof of possession. Raises NamespaceTaken, NamespacesClosed
-        (unless ``by_operator``), ValidationFailed or a signature error.
+        First come, first served, with proof of possession; from then on its keys say who follows them, see
+        ``publishers.ChangeKeys``. Raises NamespaceTaken, NamespacesClosed (a new one, unless ``by_operator``),
+        KeySetRefused, ValidationFailed or a signature error.
         """
+        change = await asyncio.to_thread(change_of, document)
+        if isinstance(change, ChangeKeys):
+            return await self.commit(change)
         if not self._open_namespaces and not by_operator:
             raise NamespacesClosed(
                 "This marketplace does not register namespaces for everybody.",
                 fix="Ask its operator to register yours.",
             )
-        key_set = await asyncio.to_thread(read_key_set, document)
-        return cast(NamespaceRecord, await self._commit(RegisterNamespace(key_set)))
+        return await self.commit(change)
+
+    async def recover_namespace(self, document: bytes, reason: str) -> NamespaceRecord:
+        """Put a new key set in place of one whose keys are lost, by the operator. The log says so, and platforms hold
+        what its keys sign. Raises as :meth:`register_namespace`, and ValidationFailed without a reason.
+        """
+        told = " ".join(reason.split())[:500]
+        if not told:
+            raise ValidationFailed("A recovery must say why.", expected="a reason")
+        return await self.commit(await asyncio.to_thread(recovery_of, document, told, await self.receipts_key()))
 
     async def publish(self, package: bytes, envelope: bytes | None) -> Receipt:
-        """Take one release in; it is installable when this returns. Idempotent by digest.
+        """Take one release in. Idempotent by digest: asked again, it gives the receipt of the state it is in now.
 
-        Raises what reading, verifying and validating a package raise, NamespaceUnknown, and
-        VersionTaken if the version exists with other bytes.
+        It is installable when this returns ``live``. A rule may hold it for a reviewer (``quarantined``), and where
+        scanning takes long the answer is ``received`` or ``scanning``: ask again. Raises what reading, verifying and
+        validating a package raise, NamespaceUnknown, and VersionTaken if the version exists with other bytes.
         """
-        examined, findings, known = await asyncio.to_thread(self._examiner.publish, package, envelope)
-        self._on_step("examined")
-        await self._blobs.put(package)
-        self._on_step("blob-stored")
-        if known is not None:
-            return known
-        return cast(Receipt, await self._commit(Publish(examined, cast(bytes, envelope), findings)))
+        return await self._scans.publish(package, envelope)
+
+    async def decide(self, digest: str, *, approved: bool, reason: str, reviewer: str) -> Receipt:
+        """A reviewer's verdict on a held release: it goes live, or is turned down for ever. Idempotent.
+
+        Raises NotFound, Conflict (another verdict is there), ValidationFailed or a signature error.
+        """
+        key = await self.receipts_key()
+        change = await asyncio.to_thread(
+            self._examiner.verdict, digest, approved=approved, reason=reason, reviewer=reviewer, key=key
+        )
+        return await self.commit(change)
+
+    async def resume(self, report: Callable[[str], None] = lambda warning: None) -> None:
+        """Scan what was being scanned when the registry last stopped; what cannot be goes to ``report``."""
+        for digest, envelope in await asyncio.to_thread(self.reader.reviews.unfinished):
+            try:
+                data = await self._blobs.get(digest)
+                if data is None:
+                    raise NotFound("A package that was being scanned is gone. Its publisher can publish it again.")
+                await asyncio.to_thread(self._examiner.open, data, envelope)
+            except KeelstoneError as error:
+                report(f"{error} (sha256 {digest})")
+            else:
+                self._scans.begin(data, envelope)
 
     async def yank(self, envelope: bytes) -> Receipt:
         """Withdraw a release, by a statement of its publisher (``signing.YANK``).
@@ -237,7 +266,7 @@ class Registry:
         Raises NotFound, NamespaceUnknown or a signature error.
         """
         change = await asyncio.to_thread(self._examiner.yank, envelope)
-        return cast(Receipt, await self._commit(change))
+        return await self.commit(change)
 
     async def deprecate(self, envelope: bytes) -> DeprecationRecord:
         """Advise against choosing a plugin, or take it back, by a statement of its publisher
@@ -246,15 +275,64 @@ class Registry:
         Raises NotFound, Conflict (a newer statement is here), NamespaceUnknown or a signature error.
         """
         change = await asyncio.to_thread(self._examiner.deprecation, envelope)
-        return cast(DeprecationRecord, await self._commit(change))
+        return await self.commit(change)
 
     async def revoke(self, plugin: str, version: str, reason: str) -> Revocation:
         """End a release everywhere: nobody installs it any more, and platforms that run it quarantine it within
         seconds. There is no way back. Idempotent. Raises NotFound or ValidationFailed.
         """
-        key = self._keys.online("receipts")
+        key = await self.receipts_key()
         change = await asyncio.to_thread(self._examiner.revocation, plugin, version, reason, key)
-        return cast(Revocation, await self._commit(change))
+        return await self.commit(change)
+
+    def read_answer(self, envelope: bytes) -> tuple[str, str, str | None, str]:
+        """A publisher's verified answer to a rating: plugin, rating, text, moment. Raises as :meth:`deprecate`."""
+        return self._examiner.answer(envelope)
+
+    def now(self) -> float:
+        """The registry's clock, in epoch seconds."""
+        return self._clock.now()
+
+    async def advise(self, said: bytes, *, by_publisher: bool = False) -> Advisory:
+        """Publish an advisory: the operator's (an OSV document), or a publisher's (a signed statement of one).
+
+        Idempotent. Raises ValidationFailed, NotFound, Forbidden, Conflict (a newer word is here) or a signature error.
+        """
+        if by_publisher:
+            return await self.commit(await asyncio.to_thread(self._examiner.advisory, said))
+        key = await self.receipts_key()
+        return await self.commit(await asyncio.to_thread(self._examiner.operators_advisory, said, key))
+
+    async def import_weaknesses(self, documents: Iterable[Any]) -> Imported:
+        """Take in what an OSV export says (``read_export``), and see whom it affects. Raises what reading it raises."""
+        index, now = self.reader.parts.index, utc_text(self._clock.now())
+        imported = await asyncio.to_thread(index.take, documents, now)
+        await self.match_parts()
+        return imported
+
+    async def match_parts(self) -> int:
+        """Say in advisories which published releases have parts with grave weaknesses; how many are new or changed."""
+
+        def work_out() -> list[tuple[Advisory, Advisory | None]]:
+            reader, now = self.reader, utc_text(self._clock.now())
+            return inherited(reader.parts.affected(), reader.advisories.all(), reader.parts.listed, now)
+
+        news = await asyncio.to_thread(work_out)
+        key = await self.receipts_key()
+        # Some at a time: a weakness of what everybody links must not keep publishers waiting.
+        return sum([await self.commit(Inherit(some, key)) for some, _ in in_parts(news, MATCHED_AT_ONCE)])
+
+    async def verify_domain(self, envelope: bytes) -> VerifiedDomain:
+        """Bind a domain to a namespace whose publisher names it (``DOMAIN``), if the domain says the same.
+
+        Raises DomainNotVerified, BackendUnavailable, NamespaceUnknown, ValidationFailed or a signature error.
+        """
+
+        def ask() -> VerifyDomain:
+            publisher, domain = self._examiner.domain(envelope)
+            return self.reader.domains.ask(publisher, domain, envelope, self._look_up, self._clock.now())
+
+        return await self.commit(await asyncio.to_thread(ask))
 
     async def cosign(self, body: bytes) -> tuple[int, list[str]]:
         """Take in a witness' signature under one of the log's checkpoints (a signed note): its size, and whose.
@@ -273,21 +351,25 @@ class Registry:
 
     def downloaded(self, digest: str) -> None:
         """A package was fetched: it counts for its plugin's place in search, from the next :meth:`renew` on."""
-        with self._counting:
-            self._downloaded[digest] += 1
+        self._upkeep.downloaded(digest)
 
     async def renew(self) -> Renewal:
         """Sign anew what is about to expire, forget what nobody asks for any more, and rank anew."""
-        return await asyncio.to_thread(self._renew)
+        renewal = await asyncio.to_thread(self._upkeep.renew)
+        for gone in await asyncio.to_thread(self.reader.domains.recheck, self._look_up, self._clock.now()):
+            await self.commit(gone)
+        return renewal
 
     async def keep_fresh(self, report: Callable[[str], None] = lambda warning: None) -> None:
-        """Renew every hour until cancelled; warnings (offline keys needed soon) go to ``report``."""
-        warnings: Sequence[str] = self.warnings
+        """Renew every hour, until cancelled; warnings go to ``report``."""
+        for warning in self.warnings:
+            report(warning)
+        await self.resume(report)
         while True:
-            for warning in warnings:
-                report(warning)
             await asyncio.sleep(RENEW_SECONDS)
-            warnings = (await self.renew()).warnings
+            for warning in (await self.renew()).warnings:
+                report(warning)
+            await self.match_parts()
 
     # -------------------------------------------------------------------------- examination
 
@@ -302,90 +384,13 @@ class Registry:
         """The rules that releases must pass here."""
         return self._validator.rules()
 
-    # -------------------------------------------------------------------------- group commit
+    async def commit(self, change: Change[T]) -> T:
+        """Apply a change together with those that wait; it is durable and signed when this returns.
 
-    async def _commit(self, change: Change) -> Outcome:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Outcome] = loop.create_future()
-        self._waiting.append((change, future))
-        if self._committer is None or self._committer.done():
-            self._committer = loop.create_task(self._drain())
-        outcome = await future
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        Raises what the change raises.
+        """
+        return await self._committer.commit(change)
 
-    async def _drain(self) -> None:
-        """Commit what is waiting, batch by batch. A task of its own: a caller who leaves takes nobody along."""
-        while self._waiting:
-            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-            outcomes: list[Outcome]
-            try:
-                outcomes = await asyncio.to_thread(self._apply, [change for change, _ in batch])
-            except Exception as error:
-                outcomes = [error] * len(batch)
-            except BaseException:
-                # The process is ending (or its loop is): whoever waits must not wait for ever.
-                for _, future in [*batch, *self._waiting]:
-                    future.cancel()
-                raise
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
-                if not future.done():
-                    future.set_result(outcome)
-
-    def _apply(self, changes: list[Change]) -> list[Outcome]:
-        """One transaction for all ``changes``; one that is refused leaves the others alone."""
-        now = self._clock.now()
-        moment = datetime.fromtimestamp(int(now), UTC).isoformat().replace("+00:00", "Z")
-        touched, outcomes = Touched(), list[Outcome | Pending]()
-        with self._tables.write() as connection:
-            self._on_step("transaction-begun")
-            for change in changes:
-                try:
-                    with connection.begin_nested():
-                        outcomes.append(change.apply(connection, moment, touched))
-                except Exception as error:
-                    outcomes.append(error)
-            self._on_step("changes-written")
-            documents = {target_path(name): document for name, document in touched.namespaces.items()}
-            for plugin, readme in touched.plugins.items():
-                documents[index_path(plugin)] = render(connection, plugin, readme, self._clock.now()).to_bytes()
-            if touched.revoked:
-                documents[REVOCATIONS_TARGET] = revocations_document(all_revocations(connection))
-            self._on_step("documents-rendered")
-            if documents:
-                log = LogRows(connection, now)
-                first = log.append(touched.entries, touched.statements, self._keys.online("log"))
-                self._on_step("logged")
-                snapshot = self._repository.commit(MetadataRows(connection, now), documents)
-                self._on_step("metadata-signed")
-                for at, outcome in enumerate(outcomes):
-                    if isinstance(outcome, Pending):
-                        values = {**outcome.values, "snapshot": snapshot, "log_index": first + outcome.position}
-                        receipt = sign_receipt(self._keys.online("receipts"), values)
-                        save_receipt(connection, receipt)
-                        outcomes[at] = receipt
-            self._on_step("committing")
-        self._on_step("committed")
-        return cast("list[Outcome]", outcomes)
-
-    def _renew(self) -> Renewal:
-        with self._tables.write() as connection:
-            rows = MetadataRows(connection, self._clock.now())
-            renewal = self._repository.renew(rows)
-            rows.prune()
-            LogRows(connection, self._clock.now()).prune()
-        self._rank()
-        return renewal
-
-    def _rank(self) -> None:
-        """Count what was downloaded, and put plugins where they now belong in search, some at a time: nobody who
-        publishes waits long."""
-        with self._counting:
-            counted, self._downloaded = self._downloaded, Counter()
-        with self._tables.write() as connection:
-            note_downloads(connection, counted, self._clock.now())
-        more = True
-        while more:
-            with self._tables.write() as connection:
-                more = refresh_standings(connection, self._clock.now()) > 0
+    async def receipts_key(self) -> SigningKey:
+        """The key that signs receipts, and what the operator says, at the moment."""
+        return await asyncio.to_thread(receipts_key, self._tables, self._keys)

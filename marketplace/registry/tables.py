@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
 from marketplace.errors import RegistryDamaged
 
-SCHEMA_VERSION = 4
+T = TypeVar("T")
+SCHEMA_VERSION = 5
 FILE_NAME = "registry.db"
 schema = sa.MetaData()
 
@@ -41,6 +43,19 @@ namespaces = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("document", sa.LargeBinary, nullable=False),
     sa.Column("registered", sa.Text, nullable=False),
+)
+
+# Every key set of the namespaces that have had more than one, with its places in the log.
+key_sets = sa.Table(
+    "key_sets",
+    schema,
+    sa.Column("publisher", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+    sa.Column("entry", sa.Integer, nullable=False),
+    sa.Column("owner_entry", sa.Integer, nullable=True),
+    sa.Column("recovered", sa.Boolean, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
 )
 
 plugins = sa.Table(
@@ -176,14 +191,23 @@ _FROM_3 = (
 )
 
 
+def in_parts(values: Sequence[T], most: int = 500) -> Iterator[tuple[tuple[T, ...], str]]:
+    """The values some at a time, each time with as many question marks: one question takes a limited number."""
+    for at in range(0, len(values), most):
+        some = tuple(values[at : at + most])
+        yield some, ",".join("?" * len(some))
+
+
 class Tables:
     """Transactions over the registry's database. Every write begins immediately (``FACTS``: SQLite's
     busy timeout does not cover a read that becomes a write)."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._engine = sa.create_engine(f"sqlite:///{folder / FILE_NAME}", pool_size=8, max_overflow=32)
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
+        self._shared = threading.local()
 
     def create(self) -> None:
         """Make what is missing. Raises RegistryDamaged if a newer version wrote the file."""
@@ -206,8 +230,22 @@ class Tables:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """One consistent view."""
+        shared: sa.Connection | None = getattr(self._shared, "connection", None)
+        if shared is not None:
+            yield shared
+            return
         with self._engine.connect() as connection:
             yield connection
+
+    @contextmanager
+    def one_view(self) -> Iterator[None]:
+        """Every :meth:`read` of this thread in the body is of one view, begun once: for many short ones in a row."""
+        with self._engine.connect() as connection:
+            self._shared.connection = connection
+            try:
+                yield
+            finally:
+                self._shared.connection = None
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:

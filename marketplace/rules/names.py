@@ -20,6 +20,27 @@ def alike(name: str, other: str) -> bool:
     return _shape(name) == _shape(other) or _one_slip(name, other)
 
 
+def kept_under(name: str) -> tuple[str, ...]:
+    """The keys under which a name must be kept so that those who could be taken for it find it by :func:`looked_up`.
+
+    One slip touches two neighbouring letters at most, so it leaves one half of the name alone: whole catalogues need
+    not be compared.
+    """
+    if len(name) < _SHORTEST:
+        return ()
+    half = (len(name) - 1) // 2
+    return f"={_shape(name)}", f"{len(name)}<{name[:half]}", f"{len(name)}>{name[-half:]}"
+
+
+def looked_up(name: str) -> Iterator[str]:
+    """The keys of every name that is :func:`alike`, and of some others."""
+    yield f"={_shape(name)}"
+    for length in range(max(len(name) - 1, _SHORTEST), len(name) + 2):
+        half = (length - 1) // 2
+        yield f"{length}<{name[:half]}"
+        yield f"{length}>{name[-half:]}"
+
+
 def _shape(name: str) -> str:
     return name.translate(_ALIKE).replace("rn", "m").replace("vv", "w")
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kernel.manifest import PluginManifest
+from marketplace.osv.weakness import Weakness
 from marketplace.package import Package
+from plugin_sdk.sbom import Part
 
-Mode = Literal["enforced", "monitored"]
-"""``enforced``: a release that breaks the rule is refused. ``monitored``: it is published, and the finding is
-told to the author and kept with the release."""
+Mode = Literal["enforced", "review", "monitored", "off"]
+"""``enforced``: a release that breaks the rule is refused. ``review``: it is held until a person has looked at it.
+``monitored``: it is published, and the finding is told to the author and kept with the release. ``off``: it is
+not asked, until an operator wants it."""
 
 
 ComponentInspector = Callable[[bytes, PluginManifest], Sequence[str]]
@@ -26,16 +29,29 @@ contract says when they are tried, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
+class WeakPart:
+    """A part with a known weakness; ``grave`` if that is one which the operator counts as such."""
+
+    part: Part
+    weakness: Weakness
+    grave: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """A release as it is handed in. ``history`` are the manifests of the plugin's published versions, ``others``
-    the ids of all plugins of other publishers, ``inspect`` and ``try_hooks`` the sandbox's means; None where
-    whoever asks does not have them."""
+    the ids of other publishers' plugins that could be alike, ``inspect`` and ``try_hooks`` the sandbox's means; None
+    where whoever asks does not have them. ``schema_of`` gives the
+    settings' schema of a published version; None if it has no settings. ``weak_parts`` are the parts of the release
+    with known weaknesses."""
 
     package: Package
     history: Sequence[PluginManifest] | None = None
     others: Callable[[], Iterable[str]] | None = None
     inspect: ComponentInspector | None = None
     try_hooks: ContractChecker | None = None
+    schema_of: Callable[[str], Mapping[str, Any] | None] | None = None
+    weak_parts: Callable[[], Sequence[WeakPart]] | None = None
 
     @property
     def manifest(self) -> PluginManifest:
@@ -62,7 +78,7 @@ class Rule:
     check: Callable[[Submission], Iterator[Problem]]
     mode: Mode = "enforced"
     fixed: bool = False
-    needs: Literal["history", "others", "inspect", "try_hooks"] | None = None
+    needs: Literal["history", "others", "inspect", "try_hooks", "schema_of", "weak_parts"] | None = None
     costly: bool = False
 
     def can_look(self, submission: Submission) -> bool:

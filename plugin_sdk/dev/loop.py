@@ -24,12 +24,12 @@ from plugin_sdk.dev.watch import FolderWatch
 from plugin_sdk.recordings import Recording, write_recording
 from plugin_sdk.terminal import PlatformConnection, RemoteError
 from plugin_sdk.toolchain import Toolchains, build_plugin
-from plugin_sdk.toolchain.builder import BUILD, BuiltComponent
+from plugin_sdk.toolchain.builder import BUILD, BuiltComponent, quick_component
 
 Pack = Callable[[Path, bytes], bytes]
 """The archive of a plugin's folder with its component (the marketplace's own)."""
-SLOW = ("python",)
-"""Languages whose component takes too long to make for every save."""
+SLOW, TWICE = ("python",), ("zig",)
+"""Languages whose source runs until its component is there, and those whose compiler has a much quicker way."""
 LOOK_SECONDS = 0.1
 SETTLE_SECONDS = 0.04
 """An editor saves in several steps; a build begins once the folder has been quiet for so long."""
@@ -41,7 +41,7 @@ class DevLoop:
 
     ``grants`` decides on capabilities by name; those not named are granted. ``settings`` are the
     tenant's for the plugin (None leaves what is there). With ``quick`` a language whose component takes long
-    to make is active as source first.
+    to make is active as source first, or as a component made quickly.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class DevLoop:
         language = manifest.build.language if manifest.build else ""
         self._say(Happening("building", {"plugin": manifest.id, "language": language}))
         self._rounds += 1
-        if self._quick and language in SLOW:
-            self._from_source(manifest, began)
+        if self._quick and language in (*SLOW, *TWICE):
+            (self._from_source if language in SLOW else self._quickly)(manifest, began)
             self._wanted.set()
             return
         started = time.monotonic()
@@ -103,11 +103,20 @@ class DevLoop:
     def _from_source(self, manifest: PluginManifest, began: float) -> None:
         """Activate the source itself; its component follows."""
         started = time.monotonic()
-        component = source_component(self.folder, manifest)
+        self._for_now(manifest, source_component(self.folder, manifest), started, began, source=True)
+
+    def _quickly(self, manifest: PluginManifest, began: float) -> None:
+        """Activate a component that was made in the shortest time; the one to publish follows."""
+        started = time.monotonic()
+        self._for_now(manifest, quick_component(self.folder, self._tools), started, began, source=False)
+
+    def _for_now(
+        self, manifest: PluginManifest, component: bytes, started: float, began: float, *, source: bool
+    ) -> None:
         told = {"fresh": True, "size": len(component), "digest": hashlib.sha256(component).hexdigest()}
         asked = list(manifest.capabilities.asked())
         seconds = round(time.monotonic() - started, 3)
-        self._say(Happening("built", {"seconds": seconds, **told, "imports": asked, "unused": [], "source": True}))
+        self._say(Happening("built", {"seconds": seconds, **told, "imports": asked, "unused": [], "source": source}))
         self._activate(manifest, component, began)
 
     def _built(self, built: BuiltComponent, started: float) -> bytes:

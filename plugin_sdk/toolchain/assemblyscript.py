@@ -7,15 +7,19 @@ plugin's folder, and nothing of time or place gets in.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest
+from plugin_sdk.sbom import Part
 from plugin_sdk.toolchain.component import make_component
 from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Toolchains
+from plugin_sdk.toolchain.linked.npm import packages_of, pinned_package
 from plugin_sdk.toolchain.world import SOURCE_MAP, VERSION, generation, without_custom
 
 LIBRARY = Path(__file__).parent.parent / "languages" / "assemblyscript"
@@ -44,6 +48,15 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
     core.write_bytes(without_custom(core.read_bytes(), "sourceMappingURL"))
     core.with_name("core.wasm.map").replace(stage / SOURCE_MAP)
     return make_component(core, stage, manifest, tools, encoding="utf16")
+
+
+def linked_in(folder: Path, stage: Path, manifest: PluginManifest, tools: Toolchains) -> Iterator[Part]:
+    """The standard library, and the packages of which the source map knows code."""
+    yield pinned_package("assemblyscript", "assemblyscript")
+    sources = json.loads((stage / SOURCE_MAP).read_text(encoding="utf-8"))["sources"]
+    # What begins with ~lib/ is the standard library or the guest library: no other path is searched.
+    files = [(folder / name).resolve() for name in sources if not name.startswith("~lib/")]
+    yield from packages_of(files, folder)
 
 
 def _library(folder: Path, stage: Path, manifest: PluginManifest) -> str:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Protocol
 
 from kernel.errors import KeelstoneError, ManifestError
 from kernel.hookspecs import hook_spec
 from kernel.manifest import PluginManifest, load_manifest
+from plugin_sdk.sbom import Part, SbomInvalid, read_sbom, sbom_beside, write_sbom
 from plugin_sdk.toolchain import assemblyscript, c, golang, javascript, python, rust, zig
 from plugin_sdk.toolchain.errors import BuildFailed
 from plugin_sdk.toolchain.fetch import PINS, Toolchains
+from plugin_sdk.toolchain.linked.vendored import told
 from plugin_sdk.toolchain.payloads import guest_hooks, payload_types
 from plugin_sdk.toolchain.world import SOURCE_MAP, WIT, capabilities_of, component_imports, compose_world
 
@@ -34,6 +39,10 @@ _SUFFIXES = {
 }
 
 
+_LOCKS = ("package-lock.json", "node_modules/.package-lock.json", "Cargo.lock")
+"""Files outside the source's folder that say what is linked in."""
+
+
 class Compiler(Protocol):
     """One language's way from source to component. ``LIBRARY`` is the guest library it compiles in."""
 
@@ -44,12 +53,30 @@ class Compiler(Protocol):
         """The component. Raises BuildFailed or ToolchainUnavailable."""
         ...
 
+    def linked_in(self, folder: Path, stage: Path, manifest: PluginManifest, tools: Toolchains) -> Iterable[Part]:
+        """What of others is in the component, asked when it is compiled and ``stage`` is as that left it."""
+        ...
+
+
+_COMPILERS: Mapping[str, Compiler] = MappingProxyType(
+    {
+        "assemblyscript": assemblyscript,
+        "c": c,
+        "go": golang,
+        "javascript": javascript,
+        "python": python,
+        "rust": rust,
+        "typescript": javascript,
+        "zig": zig,
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class BuiltComponent:
     """A component file. ``digest`` is its SHA-256 in hex, ``size`` its bytes, ``imports`` the
     capabilities it uses, ``unused`` those that the manifest asks for in vain; ``fresh`` says whether
-    it was compiled now or was up to date."""
+    it was compiled now or was up to date. ``sbom`` is the list of its ``parts``: package URLs of what others made."""
 
     path: Path
     digest: str
@@ -57,6 +84,8 @@ class BuiltComponent:
     imports: tuple[str, ...]
     unused: tuple[str, ...]
     fresh: bool
+    sbom: Path
+    parts: tuple[str, ...]
 
 
 def built_component(folder: Path, manifest: PluginManifest) -> Path:
@@ -69,17 +98,19 @@ def build_plugin(folder: Path, tools: Toolchains | None = None, *, force: bool =
 
     Raises ManifestError, BuildFailed or ToolchainUnavailable.
     """
-    compilers: Mapping[str, Compiler] = {
-        "assemblyscript": assemblyscript,
-        "c": c,
-        "go": golang,
-        "javascript": javascript,
-        "python": python,
-        "rust": rust,
-        "typescript": javascript,
-        "zig": zig,
-    }
-    return compile_with(compilers, folder, tools or Toolchains(), force=force)
+    return compile_with(_COMPILERS, folder, tools or Toolchains(), force=force)
+
+
+def quick_component(folder: Path, tools: Toolchains) -> bytes:
+    """A component of the plugin as it is now, made in the shortest time: to be looked at, not to be published. What
+    :func:`build_plugin` keeps is not touched. Raises as it does.
+    """
+    folder = folder.resolve()
+    manifest = load_manifest(folder)
+    _source(folder, manifest)
+    assert manifest.build is not None
+    with _stage(folder, manifest, "stage-quick") as stage:
+        return _COMPILERS[manifest.build.language].compile_component(folder, stage, manifest, tools.quickly())
 
 
 def compile_with(
@@ -96,19 +127,29 @@ def compile_with(
     key = _key(folder, source, compiler.LIBRARY)
     if not force and (known := _up_to_date(target, stamp, key)):
         return _describe(target, known, manifest, fresh=False)
-    stage = folder / BUILD / "stage"
+    with _stage(folder, manifest, "stage") as stage:
+        component = compiler.compile_component(folder, stage, manifest, tools)
+        parts = [*compiler.linked_in(folder, stage, manifest, tools), *told(source.parent, manifest.id)]
+        scratch = target.with_suffix(".part")
+        scratch.write_bytes(component)
+        scratch.replace(target)
+        _keep_map(stage, target)
+        digest = hashlib.sha256(component).hexdigest()
+        sbom_beside(target).write_bytes(write_sbom(manifest, digest, parts, version("keelstone")))
+        stamp.write_text(json.dumps({"key": key, "digest": digest}))
+    return _describe(target, component, manifest, fresh=True)
+
+
+@contextmanager
+def _stage(folder: Path, manifest: PluginManifest, name: str) -> Iterator[Path]:
+    """An empty folder with the composed world in ``wit/``. After a failure it stays: the compiler's messages point
+    into it."""
+    stage = folder / BUILD / name
     shutil.rmtree(stage, ignore_errors=True)
     (stage / "wit").mkdir(parents=True)
     (stage / "wit" / WIT.name).write_text(compose_world(manifest), encoding="utf-8")
-    component = compiler.compile_component(folder, stage, manifest, tools)
-    scratch = target.with_suffix(".part")
-    scratch.write_bytes(component)
-    scratch.replace(target)
-    _keep_map(stage, target)
-    stamp.write_text(json.dumps({"key": key, "digest": hashlib.sha256(component).hexdigest()}))
-    # After a failure the stage stays: the compiler's messages point into it.
+    yield stage
     shutil.rmtree(stage, ignore_errors=True)
-    return _describe(target, component, manifest, fresh=True)
 
 
 def _keep_map(stage: Path, target: Path) -> None:
@@ -166,7 +207,8 @@ def _key(folder: Path, source: Path, library: Path) -> str:
     """Digest of everything that the component is made from."""
     digest = hashlib.sha256(repr((payload_types(), guest_hooks())).encode())
     files = [*_files(source.parent), *_files(library), *_files(PINS), *_files(Path(__file__).parent), WIT]
-    for path in [folder / "plugin.toml", *files]:
+    locks = [path for name in _LOCKS if (path := folder / name).is_file()]
+    for path in [folder / "plugin.toml", *locks, *files]:
         digest.update(f"{path}\n{path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -182,9 +224,10 @@ def _up_to_date(target: Path, stamp: Path, key: str) -> bytes | None:
     try:
         known = json.loads(stamp.read_text())
         component = target.read_bytes()
-    except (OSError, ValueError):
+        about = read_sbom(sbom_beside(target).read_bytes()).component
+    except (OSError, ValueError, SbomInvalid):
         return None
-    same = known.get("key") == key and known.get("digest") == hashlib.sha256(component).hexdigest()
+    same = known.get("key") == key and known.get("digest") == about == hashlib.sha256(component).hexdigest()
     return component if same else None
 
 
@@ -197,4 +240,6 @@ def _describe(path: Path, component: bytes, manifest: PluginManifest, *, fresh: 
         imports=tuple(imports),
         unused=tuple(sorted(set(manifest.capabilities.asked()) - set(imports))),
         fresh=fresh,
+        sbom=sbom_beside(path),
+        parts=tuple(part.purl for part in read_sbom(sbom_beside(path).read_bytes()).parts),
     )

@@ -8,12 +8,14 @@ give the same bytes everywhere.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from kernel.manifest import PluginManifest
+from plugin_sdk.sbom import Part
 from plugin_sdk.toolchain.component import lay_library, make_component
 from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
-from plugin_sdk.toolchain.fetch import Toolchains
+from plugin_sdk.toolchain.fetch import PINS, Toolchains, pinned
 from plugin_sdk.toolchain.payloads import hooks_named, payload_types
 from plugin_sdk.toolchain.typed import c as typed
 
@@ -67,6 +69,11 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
     if done.returncode or not core.is_file():
         raise _compiler_error(done.stderr or done.stdout, manifest)
     return make_component(core, stage, manifest, tools)
+
+
+def linked_in(folder: Path, stage: Path, manifest: PluginManifest, tools: Toolchains) -> Iterator[Part]:
+    """The C library, as the compiler ships it."""
+    yield Part("pypi", *pinned(PINS / "zig.txt"), kind="framework")
 
 
 def _compiler_error(output: str, manifest: PluginManifest) -> BuildFailed:

@@ -16,8 +16,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from kernel.settings import Settings
 from plugin_sdk.toolchain.errors import ToolchainUnavailable
@@ -78,6 +80,14 @@ class Toolchains:
     def __init__(self, folder: Path | None = None, say: Say = lambda text: None) -> None:
         self.folder = (folder or toolchain_folder()).resolve()
         self._say = say
+        self.quick = False
+        """Whether somebody waits for the result, so that it may be larger and slower than the one to publish."""
+
+    def quickly(self) -> Self:
+        """The same, for results that are soon replaced."""
+        other = copy(self)
+        other.quick = True
+        return other
 
     def assemblyscript(self) -> Tool:
         """The AssemblyScript compiler ``asc``, with Node.js to run it."""
@@ -93,7 +103,11 @@ class Toolchains:
     def _script(self, name: str, what: str, script: str) -> Tool:
         """A script of the npm packages that ``pins/name`` pins, with Node.js to run it."""
         node = self.node()
-        pins = PINS / name
+        return Tool((*node.command, str(self.packages(name, PINS / name, what) / script)), node.env)
+
+    def packages(self, name: str, pins: Path, what: str) -> Path:
+        """The folder ``node_modules`` of the npm packages that the lock file in the folder ``pins`` names."""
+        node = self.node()
 
         def install(target: Path) -> None:
             for file in ("package.json", "package-lock.json"):
@@ -106,8 +120,7 @@ class Toolchains:
             )
             self.check(done, what[0].upper() + what[1:], "the npm registry")
 
-        folder = self.fetched(name, pins / "package-lock.json", what, install)
-        return Tool((*node.command, str(folder / "node_modules" / script)), node.env)
+        return self.fetched(name, pins / "package-lock.json", what, install) / "node_modules"
 
     def wasm_tools(self) -> Tool:
         """``wasm-tools``: the installed one if it has the pinned version (extra ``sdk``), else fetched."""
@@ -206,7 +219,7 @@ class Toolchains:
         """The folder that holds ``module`` in this environment, if it is the pinned version."""
         from importlib import metadata
 
-        name, version = _pinned(pins)
+        name, version = pinned(pins)
         spec = importlib.util.find_spec(module)
         try:
             if spec is None or spec.origin is None or metadata.version(name) != version:
@@ -266,7 +279,8 @@ def _node_major(program: str) -> int:
     return int(match.group(1)) if match else 0
 
 
-def _pinned(pins: Path) -> tuple[str, str]:
+def pinned(pins: Path) -> tuple[str, str]:
+    """Name and version of what a file of pins pins first. Raises ToolchainUnavailable."""
     match = re.match(r"([A-Za-z0-9._-]+)==(\S+)", pins.read_text())
     if match is None:
         raise ToolchainUnavailable(f"{pins.name} pins nothing.", file=str(pins))

@@ -8,12 +8,15 @@ adapter that keeps state in the module's memory breaks it. Ours keeps none.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from kernel.manifest import PluginManifest
+from plugin_sdk.sbom import Part
 from plugin_sdk.toolchain.component import lay_library, make_component
 from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Toolchains
+from plugin_sdk.toolchain.linked.golang import modules_of
 from plugin_sdk.toolchain.payloads import hooks_named, payload_types
 from plugin_sdk.toolchain.typed import go as typed
 
@@ -58,6 +61,13 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
     if done.returncode or not core.is_file():
         raise _compiler_error(done.stderr or done.stdout, up, manifest)
     return make_component(core, stage, manifest, tools)
+
+
+def linked_in(folder: Path, stage: Path, manifest: PluginManifest, tools: Toolchains) -> Iterator[Part]:
+    """The standard library, and the modules of which a package is in the program."""
+    assert manifest.build is not None
+    sums = (folder / manifest.build.source).with_name("go.sum")
+    yield from modules_of(tools.go(), stage, {"GOWORK": str(stage / "go.work")}, sums)
 
 
 def _compiler_error(output: str, up: str, manifest: PluginManifest) -> BuildFailed:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from kernel.manifest import PluginManifest
+from plugin_sdk.sbom import Part
 from plugin_sdk.toolchain.component import ADAPTER, lay_library, refuse_import
 from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Toolchains
 from plugin_sdk.toolchain.flatten import without_module_loader
+from plugin_sdk.toolchain.linked.npm import packages_of, pinned_package
 from plugin_sdk.toolchain.payloads import guest_hooks, hooks_named, payload_types
 from plugin_sdk.toolchain.typed import javascript as typed
 from plugin_sdk.toolchain.world import PACKAGE, WIT, generation, interface
@@ -32,6 +35,7 @@ _OPTIONS = {
     "moduleResolution": "bundler",
     "types": [],
 }
+_LINKED = "linked.json"
 _RANDOM = "wasi:random/random@0.2.0"
 _ERROR = re.compile(r"^(\S[^(\n]*)\((\d+),\d+\): error", re.MULTILINE)
 _IMPORT = re.compile(rf'from\s*"({re.escape(PACKAGE)}/[^"]+)"')
@@ -57,7 +61,7 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
     done = esbuild.run(
         *(f"{here}/entry.ts", "--bundle", "--format=esm", "--platform=neutral", "--target=es2023"),
         *(f"--external:{PACKAGE}/*", "--external:wasi:*", f"--alias:keelstone=./{inside}/index.ts", "--charset=utf8"),
-        *("--log-level=error", f"--outfile={here}/{bundle.name}"),
+        *("--log-level=error", f"--outfile={here}/{bundle.name}", f"--metafile={here}/{_LINKED}"),
         cwd=folder,
     )
     if done.returncode:
@@ -80,6 +84,15 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
             fix="Outside functions, call nothing of the host: code there runs once, while building.",
         )
     return without_module_loader(component.read_bytes())
+
+
+def linked_in(folder: Path, stage: Path, manifest: PluginManifest, tools: Toolchains) -> Iterator[Part]:
+    """The engine, and the packages of which something is in the bundle."""
+    yield pinned_package("javascript", "componentize-qjs")
+    said = json.loads((stage / _LINKED).read_text(encoding="utf-8"))
+    (bundle,) = said["outputs"].values()
+    files = [folder / name for name, each in bundle["inputs"].items() if each["bytesInOutput"]]
+    yield from packages_of([file.resolve() for file in files], folder)
 
 
 def _add_random(wit: Path) -> None:

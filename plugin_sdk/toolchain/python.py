@@ -7,11 +7,14 @@ from build to build, so these components are not reproducible byte for byte.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from kernel.manifest import PluginManifest
+from plugin_sdk.sbom import Part
 from plugin_sdk.toolchain.errors import BuildFailed
-from plugin_sdk.toolchain.fetch import Toolchains
+from plugin_sdk.toolchain.fetch import PINS, Toolchains, pinned
+from plugin_sdk.toolchain.linked.vendored import distributions
 from plugin_sdk.toolchain.types import check_types
 
 LIBRARY = Path(__file__).parent.parent / "languages" / "python"
@@ -49,6 +52,13 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
             fix=fix,
         )
     return component.read_bytes()
+
+
+def linked_in(folder: Path, stage: Path, manifest: PluginManifest, tools: Toolchains) -> Iterator[Part]:
+    """CPython as its compiler ships it, and the distributions whose files lie beside the source."""
+    assert manifest.build is not None
+    yield Part("pypi", *pinned(PINS / "componentize-py.txt"), kind="framework")
+    yield from distributions((folder / manifest.build.source).parent)
 
 
 def _entry(manifest: PluginManifest, module: str) -> str:

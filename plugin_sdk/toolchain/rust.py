@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from kernel.manifest import PluginManifest
+from plugin_sdk.sbom import Part
 from plugin_sdk.toolchain.component import lay_library, make_component
 from plugin_sdk.toolchain.errors import BuildFailed, compiler_said
 from plugin_sdk.toolchain.fetch import Tool, Toolchains
+from plugin_sdk.toolchain.linked.vendored import crates
 from plugin_sdk.toolchain.payloads import hooks_named, payload_types
 from plugin_sdk.toolchain.typed import rust as typed
 
@@ -48,6 +51,14 @@ def compile_component(folder: Path, stage: Path, manifest: PluginManifest, tools
         if done.returncode:
             raise _compiler_error(done, manifest)
     return make_component(stage / "core.wasm", stage, manifest, tools)
+
+
+def linked_in(folder: Path, stage: Path, manifest: PluginManifest, tools: Toolchains) -> Iterator[Part]:
+    """The standard library, and the crates whose sources lie beside the plugin's: no others are linked."""
+    assert manifest.build is not None
+    said = re.match(r"rustc (\S+)", _version(tools.rust(), folder))
+    yield Part("generic", "rust", said.group(1) if said else "", kind="framework")
+    yield from crates((folder / manifest.build.source).parent, folder)
 
 
 def _compiled_library(folder: Path, library: Path, rustc: Tool, tools: Toolchains) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kernel.errors import ManifestError
+from kernel.errors import KeelstoneError, ManifestError
 from kernel.hookspecs import CONTRACT_GENERATIONS, HOOK_CONTRACT_VERSION
 from kernel.manifest import PluginManifest
 from kernel.resolver import contract_of
@@ -23,7 +23,7 @@ WIT = Path(__file__).parent.parent / "wit" / "keelstone.wit"
 PACKAGE = "keelstone:plugin"
 VERSION = HOOK_CONTRACT_VERSION
 _WORLD = "world guest {"
-_CORE_IMPORTS, _COMPONENT_IMPORTS = 2, 10
+_CORE_IMPORTS, _COMPONENT_IMPORTS, _COMPONENT_EXPORTS = 2, 10, 11
 COMPONENT = b"\0asm\x0d\0\x01\0"
 """How a component begins."""
 SOURCE_MAP = "source.map"
@@ -110,6 +110,19 @@ def component_imports(component: bytes) -> list[str]:
 
 
 @_damage_reported()
+def component_exports(component: bytes) -> list[str]:
+    """Names of a component's exports, in order. Raises BuildFailed if it is not a component."""
+    names = []
+    for section, reader in sections(component, COMPONENT):
+        if section == _COMPONENT_EXPORTS:
+            for _ in range(reader.u32()):
+                reader.byte()
+                names.append(reader.name())
+                reader.export_item()
+    return names
+
+
+@_damage_reported()
 def without_custom(module: bytes, name: str) -> bytes:
     """A core module without its custom section of that name; everything else stays where it is."""
     magic = b"\0asm\x01\0\0\0"
@@ -131,6 +144,14 @@ def capabilities_of(imports: list[str]) -> list[str]:
     prefix = f"{PACKAGE}/"
     found = {n.removeprefix(prefix).partition("@")[0] for n in imports if n.startswith(prefix)}
     return sorted(found - {"types"})
+
+
+def imports_of(component: bytes) -> tuple[str, ...] | None:
+    """The capabilities that a component's code uses; None if it can't be read. Some milliseconds for a large one."""
+    try:
+        return tuple(capabilities_of(component_imports(component)))
+    except KeelstoneError:
+        return None
 
 
 class Reader:
@@ -189,6 +210,14 @@ class Reader:
                 self.u32()
         else:  # function, component, instance: a type index
             self.u32()
+
+    def export_item(self) -> None:
+        """What an export is of: its sort and index, and perhaps how it is described."""
+        if self.byte() == 0:  # a core sort has a second byte
+            self.byte()
+        self.u32()
+        if self.byte() == 1:
+            self.component_description()
 
     def _limits(self) -> None:
         flags = self.byte()

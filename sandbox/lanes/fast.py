@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasmtime import _ffi as ffi
 
+from sandbox.calltime import deadline_callback
 from sandbox.engine import MOST_FUEL, SandboxEngine, store_bounds
 from sandbox.lanes.answers import MAX_MESSAGE, Outcome, no_result, own_failure, too_large
 from sandbox.lanes.layout import FUNCTION_SIZE, INSTANCE_SIZE, RESULT_KIND, STRING_KIND, VALUE_OF, VALUE_SIZE
@@ -55,6 +56,7 @@ class _Library:
     store_limiter: Any
     store_delete: Any
     set_deadline: Any
+    on_deadline: Any
     instantiate: Any
     get_function: Any
     call: Any
@@ -79,6 +81,7 @@ def _library() -> _Library:
         store_limiter=of(holding, "store_limiter", None),
         store_delete=of(holding, "store_delete", None),
         set_deadline=of(holding, "context_set_epoch_deadline", None),
+        on_deadline=of(holding, "store_epoch_deadline_callback", None),
         instantiate=of(releasing, "component_linker_instantiate", ctypes.c_void_p),
         get_function=of(holding, "component_instance_get_func", ctypes.c_bool),
         call=of(releasing, "component_func_call", ctypes.c_void_p),
@@ -150,6 +153,7 @@ class FastLane:
         self._ticks = engine.ticks
         self._fuel = engine.shape.fuel
         self._current = prepared.current
+        self._on_deadline = deadline_callback(engine, prepared.current)
         self._engine_pointer, self._linker, self._component, self._export = (
             _Pointer(ctypes.cast(pointer, ctypes.c_void_p).value) for pointer in prepared.pointers
         )
@@ -180,6 +184,8 @@ class FastLane:
             context = c.store_context(store)
             c.store_limiter(store, *self._bounds_of(host))
             c.set_deadline(context, _u64(self._ticks(seconds, now)))
+            if not host.in_place:
+                c.on_deadline(store, self._on_deadline, None, None)
             if self._fuel:
                 self._refuel(context, host)
             error = c.instantiate(self._linker, context, self._component, handles.instance)

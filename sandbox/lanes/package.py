@@ -14,6 +14,7 @@ from wasmtime import _bindings as c
 from wasmtime import _ffi as ffi
 
 from sandbox.abi import Value, string_of
+from sandbox.calltime import deadline_callback
 from sandbox.engine import MOST_FUEL, SandboxEngine, store_bounds
 from sandbox.lanes.answers import MAX_MESSAGE, Outcome, no_result, own_failure, too_large
 from sandbox.linking import Prepared, memory_handle, take_message
@@ -46,6 +47,7 @@ class PackageLane:
     def __init__(self, engine: SandboxEngine, prepared: Prepared) -> None:
         self._engine = engine
         self._prepared = prepared
+        self._on_deadline = deadline_callback(engine, prepared.current)
 
     def _refuel(self, context: Any, host: HostCalls) -> None:
         if self._engine.shape.fuel:
@@ -76,6 +78,8 @@ class PackageLane:
             context = c._wasmtime_store_context(store)
             c._wasmtime_store_limiter(store, *store_bounds(host.limits))
             c._wasmtime_context_set_epoch_deadline(context, self._engine.ticks(seconds))
+            if not host.in_place:
+                c._wasmtime_store_epoch_deadline_callback(store, self._on_deadline, None, _NO_FINALIZER)
             self._refuel(context, host)
             instance, function = ffi.wasmtime_component_instance_t(), ffi.wasmtime_component_func_t()
             error = c._wasmtime_component_linker_instantiate(linker, context, component, _byref(instance))

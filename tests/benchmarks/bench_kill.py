@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from kernel.lifecycle import ReleaseState
 from kernel.settings import Settings
 from marketplace.client import MarketplaceClient
 from marketplace.connect import registry_folder
+from marketplace.datafolder import change
 from marketplace.keys import generate_key
 from marketplace.namespaces import make_key_set
 from marketplace.registry import Registry, RegistryReader
-from marketplace.revoking import revoke_here
 from marketplace.testing import make_signed, write_plugin
 from marketplace.transport import HttpTransport
+from plugin_sdk.services import Revocation
 from plugins.builtin.catalog.domain import Release
 from plugins.builtin.catalog.revocations import RevocationKeeper
 from tests.benchmarks.guests import component
@@ -73,6 +75,10 @@ async def _publish(settings: Settings) -> tuple[bytes, list[Release]]:
     return registry.trusted_root, releases
 
 
+def _revoking(version: str) -> Callable[[Registry], Awaitable[Revocation]]:
+    return lambda registry: registry.revoke("acme/guard", version, "It misbehaves.")
+
+
 async def _follow(settings: Settings, url: str, root: bytes, releases: list[Release]) -> list[float]:
     platforms = [_Platform(number, url, root, settings.home, releases) for number in range(PLATFORMS)]
     for platform in platforms:
@@ -83,11 +89,12 @@ async def _follow(settings: Settings, url: str, root: bytes, releases: list[Rele
     slowest = []
     for number in range(ROUNDS):
         await asyncio.sleep(1.0)
-        revoked = await asyncio.to_thread(revoke_here, settings, "acme/guard", f"1.0.{number}", "It misbehaves.")
+        version = f"1.0.{number}"
+        revoked = await asyncio.to_thread(change, settings, _revoking(version))
         end = time.monotonic() + PATIENCE
         while len(reached := reader.revocations.reach(revoked.digest)[1]) < PLATFORMS and time.monotonic() < end:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.1)
-        if len(reached) < PLATFORMS or not all(f"1.0.{number}" in each.quarantined for each in platforms):
+        if len(reached) < PLATFORMS or not all(version in each.quarantined for each in platforms):
             raise RuntimeError(f"only {len(reached)} of {PLATFORMS} platforms were reached in {PATIENCE:.0f} s")
         slowest.append(max(each.seconds for each in reached))
     for platform in platforms:

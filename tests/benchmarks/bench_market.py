@@ -11,7 +11,6 @@ batches), against one after another.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import statistics
 import tempfile
@@ -19,8 +18,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import sqlalchemy as sa
 
 from marketplace.client import MarketplaceClient
 from marketplace.index import index_path
@@ -30,7 +27,6 @@ from marketplace.publishing import SignedPackage
 from marketplace.registry import Registry
 from marketplace.registry.metadata import MetadataRows
 from marketplace.registry.search import Standing, update_search
-from marketplace.registry.tables import tuf_targets
 from marketplace.signing import canonical_json, verify_release
 from marketplace.testing import make_signed, write_plugin
 from marketplace.transport import RegistryTransport
@@ -173,25 +169,12 @@ def _fill(registry: Registry, dice: random.Random) -> list[str]:
     return words
 
 
-class _BulkRows(MetadataRows):
-    """Target documents in one statement: 100,000 at once."""
-
-    def __init__(self, connection: sa.Connection, now: float) -> None:
-        super().__init__(connection, now)
-        self.documents: list[dict[str, Any]] = []
-
-    def write_target(self, path: str, body: bytes) -> None:
-        self.documents.append({"path": path, "sha256": hashlib.sha256(body).hexdigest(), "body": body})
-
-
 def _sign(registry: Registry) -> None:
     """Let the metadata list every plugin of the catalogue."""
     with registry._tables.write() as connection:
-        rows = _BulkRows(connection, time.time())
         known = connection.exec_driver_sql("SELECT plugin FROM plugins").scalars()
         documents = {index_path(plugin): canonical_json({"format": 1, "plugin": plugin}) for plugin in known}
-        registry._repository.commit(rows, documents)
-        connection.execute(sa.insert(tuf_targets), rows.documents)
+        registry._repository.commit(MetadataRows(connection, time.time()), documents)
 
 
 def _publish(home: Path, registry: Registry) -> dict[str, Any]:
@@ -224,6 +207,8 @@ def _search(home: Path) -> list[dict[str, Any]]:
     words = _fill(registry, dice)
     _sign(registry)
     published = _publish(home, registry)
+    # As every hour, while it serves.
+    asyncio.run(registry.renew())
     queries = [f"{dice.choice(words)} {dice.choice(_COMMON)}" for _ in range(40)]
     queries += [dice.choice(words) for _ in range(20)] + [word[:-2] + word[-1] for word in words[:20]]
     queries += [*_COMMON, "data user report", "sync mail"]

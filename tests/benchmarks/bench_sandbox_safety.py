@@ -2,8 +2,9 @@
 
 Runaway: how long past its deadline an endless loop lives, the worst of a round. Noisy: the 99th percentile
 of tenant B's dispatches while somebody runs the whole hostile corpus (tests/hostile), one guest after another
-without pause, each under its breaker as on a platform, against B alone. Leak: resident memory after 200,000
-fresh calls and 20,000 traps, against after 1,000.
+without pause, each under its breaker as on a platform, against B alone; the raw numbers also have B beside a
+process that burns a core and has nothing to do with us, which is what no isolation could better. Leak: resident
+memory after 200,000 fresh calls and 20,000 traps, against after 1,000.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ async def _runaway(home: Path) -> dict[str, Any]:
     )
 
 
-async def _noisy(home: Path) -> tuple[list[float], list[float]]:
+async def _noisy(home: Path) -> tuple[list[float], list[float], list[float]]:
     runtime = open_runtime(Settings(home=home))
     guests, activations = Guests(runtime), Activations()
     names, records = [], []
@@ -100,12 +101,18 @@ async def _noisy(home: Path) -> tuple[list[float], list[float]]:
         taken.sort()
         return taken[len(taken) * 99 // 100] * 1e6
 
-    noisy, alone = [], []
-    for _ in range(5):
+    noisy, alone, burning = [], [], []
+    for _ in range(ROUNDS):
         alone.append(await p99(False))
         noisy.append(await p99(True))
+        burner = await asyncio.create_subprocess_exec("/bin/sh", "-c", "while :; do :; done")
+        try:
+            burning.append(await p99(False))
+        finally:
+            burner.kill()
+            await burner.wait()
     await runtime.close()
-    return noisy, alone
+    return noisy, alone, burning
 
 
 def _resident_mb() -> float:
@@ -140,10 +147,11 @@ def rows() -> list[dict[str, Any]]:
     """The three rows."""
     with tempfile.TemporaryDirectory() as home:
         runaway = asyncio.run(_runaway(Path(home)))
-        noisy, alone = asyncio.run(_noisy(Path(home)))
+        noisy, alone, burning = asyncio.run(_noisy(Path(home)))
     found = row(
         "sandbox.noisy", ours=noisy, baseline=alone, unit="us p99", target="<= 1.2x alone", met=lambda r: r <= 1.2
     )
+    found["raw"]["beside a burning process"] = [round(value, 4) for value in burning]
     return [runaway, found, _leak()]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,12 @@ class Loop:
         return json.loads(done.stdout)
 
 
-@pytest.fixture
-def loop(tmp_path: Path) -> Iterator[Loop]:
-    tools = Toolchains(cache_folder() / "toolchains")
-    with toolchains_at_hand():
-        tools.assemblyscript()
-        tools.wasm_tools()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEELSTONE_")}
-    environment |= {"PYTHONPATH": str(ROOT), "KEELSTONE_TOOLCHAINS": str(tools.folder)}
-    made = [sys.executable, "-m", "api.cli", "plugin", "new", "hello"]
-    subprocess.run(made, env=environment, cwd=tmp_path, check=True, capture_output=True, timeout=SECONDS)
-    running = Loop(tmp_path / "hello", environment)
+@contextmanager
+def _running(parent: Path, name: str, language: str, environment: dict[str, str]) -> Iterator[Loop]:
+    """A loop over a new plugin, ended as people end it."""
+    made = [sys.executable, "-m", "api.cli", "plugin", "new", name, "--language", language]
+    subprocess.run(made, env=environment, cwd=parent, check=True, capture_output=True, timeout=SECONDS)
+    running = Loop(parent / name, environment)
     try:
         yield running
     finally:
@@ -89,6 +85,18 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
             running.process.kill()
             assert running.process.stdout is not None
             running.process.stdout.close()
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    tools = Toolchains(cache_folder() / "toolchains")
+    with toolchains_at_hand():
+        tools.assemblyscript()
+        tools.wasm_tools()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEELSTONE_")}
+    environment |= {"PYTHONPATH": str(ROOT), "KEELSTONE_TOOLCHAINS": str(tools.folder)}
+    with _running(tmp_path, "hello", "assemblyscript", environment) as running:
+        yield running
 
 
 def test_a_change_is_active_at_once_and_what_fails_is_shown_at_its_line(loop: Loop) -> None:
@@ -136,12 +144,27 @@ def test_a_change_is_active_at_once_and_what_fails_is_shown_at_its_line(loop: Lo
     assert loop.until("active", "failed")["event"] == "active"
 
 
+def test_a_zig_guest_is_active_as_quickly_made_and_then_as_it_is_published(loop: Loop) -> None:
+    with toolchains_at_hand():
+        Toolchains(cache_folder() / "toolchains").zig()
+    loop.until("active")
+    file = loop.folder / "ann.json"
+    file.write_text(json.dumps({"email": "ann@example.com", "name": "  Ann   Lee "}))
+    with _running(loop.folder.parent, "lizard", "zig", loop.environment) as lizard:
+        lizard.until("active", "failed")
+        sizes = [happening["size"] for happening in lizard.seen if happening["event"] == "built"]
+        assert lizard.cli("call", "user_creating", "--payload", str(file))["payload"]["name"] == "Ann Lee"
+        assert lizard.until("active", "failed")["event"] == "active"
+        sizes.append([happening["size"] for happening in lizard.seen if happening["event"] == "built"][-1])
+        assert sizes[1] * 2 < sizes[0]
+        assert lizard.cli("call", "user_creating", "--payload", str(file))["payload"]["name"] == "Ann Lee"
+        built = lizard.folder / "build" / "lizard.component.wasm"
+        assert built.stat().st_size == sizes[1]
+
+
 def test_a_python_guest_is_active_as_source_at_once_and_then_as_its_component(loop: Loop) -> None:
     loop.until("active")
-    made = [sys.executable, "-m", "api.cli", "plugin", "new", "snake", "--language", "python"]
-    subprocess.run(made, env=loop.environment, cwd=loop.folder.parent, check=True, capture_output=True, timeout=SECONDS)
-    snake = Loop(loop.folder.parent / "snake", loop.environment)
-    try:
+    with _running(loop.folder.parent, "snake", "python", loop.environment) as snake:
         first = snake.until("active", "failed")
         assert (first["event"], first["host"]) == ("active", "source"), first
         assert snake.cli("call", "user_creating")["result"] == "kept"
@@ -157,14 +180,6 @@ def test_a_python_guest_is_active_as_source_at_once_and_then_as_its_component(lo
         while (failed := snake.until("call"))["result"] != "failed":
             pass
         assert any("1 / 0" in place["text"] for place in failed["places"]), failed
-    finally:
-        snake.process.send_signal(signal.SIGTERM)
-        try:
-            assert snake.process.wait(SECONDS) == 0
-        finally:
-            snake.process.kill()
-            assert snake.process.stdout is not None
-            snake.process.stdout.close()
 
 
 def test_without_a_loop_a_hook_is_called_in_the_sandbox_alone(loop: Loop) -> None:

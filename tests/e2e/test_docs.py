@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from tests.support.served import Served, serve
 
 ADDRESS = "127.0.0.1:8700"
 """The default address, which the documents name."""
+CENTRAL = "https://central.example"
+"""Another marketplace, in the documents."""
 EXAMPLES = Path(plugin_sdk.__file__).parent / "examples"
 
 pytestmark = needs_curl
@@ -44,22 +47,24 @@ def programs(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def _reader(served: Served, programs: Path) -> Iterator[Shell]:
+def _reader(served: Served, programs: Path, instead: Mapping[str, str] | None = None) -> Iterator[Shell]:
     environment = {**served.environment, "PATH": f"{programs}:{os.environ['PATH']}"}
     folder = served.folder / "work"
     folder.mkdir()
-    with Shell(folder, environment, {ADDRESS: served.url.partition("://")[2]}) as shell:
+    with Shell(folder, environment, {ADDRESS: served.url.partition("://")[2], **(instead or {})}) as shell:
         yield shell
 
 
-def _newer_email_guard(served: Served) -> None:
-    """What its publisher did in the meantime: release 1.1.0."""
-    folder = served.folder / "email-guard"
+def _newer_email_guard(served: Served, version: str = "1.1.0") -> None:
+    """What its publisher did in the meantime: another release."""
+    folder = served.folder / version / "email-guard"
     shutil.copytree(EXAMPLES / "email-guard", folder)
     manifest = folder / "plugin.toml"
-    manifest.write_text(manifest.read_text().replace('version = "1.0.0"', 'version = "1.1.0"'))
+    manifest.write_text(manifest.read_text().replace('version = "1.0.0"', f'version = "{version}"'))
     changelog = folder / "CHANGELOG.md"
-    changelog.write_text(changelog.read_text().replace("## 1.0.0", "## 1.1.0\n\nNothing but a number.\n\n## 1.0.0"))
+    changelog.write_text(
+        changelog.read_text().replace("## 1.0.0", f"## {version}\n\nNothing but a number.\n\n## 1.0.0")
+    )
     served.cli("plugin", "sign", cwd=folder)
     (package,) = (folder / "build").glob("*.keelstone")
     served.cli("plugin", "publish", str(package))
@@ -76,6 +81,13 @@ def _later(served: Served, shell: Shell, page: Path, at: str = "## Upgrade") -> 
     return len(done + shell.follow(second))
 
 
+def _held(served: Served, shell: Shell, page: Path) -> int:
+    """The page is about a fix of an older minor version."""
+    for version in ("1.1.0", "1.0.1"):
+        _newer_email_guard(served, version)
+    return _as_it_is(served, shell, page)
+
+
 def _as_it_is(served: Served, shell: Shell, page: Path) -> int:
     return len(shell.follow(page))
 
@@ -86,13 +98,17 @@ def _as_it_is(served: Served, shell: Shell, page: Path) -> int:
         ("administer-a-tenant", _as_it_is),
         ("check-a-marketplaces-log", _as_it_is),
         ("choose-what-comes-in", _as_it_is),
+        ("hold-the-key-ceremony", _as_it_is),
         ("integrate", _as_it_is),
         ("keep-consent-receipts", partial(_later, at="## When a newer version is here")),
+        ("browse-the-marketplace", _as_it_is),
         ("meter-and-budget", _as_it_is),
         ("operate-plugins", _later),
+        ("review-releases", _held),
         ("revoke-a-release", _as_it_is),
         ("upgrade-without-fear", partial(_later, at="## Look first")),
         ("troubleshoot", _as_it_is),
+        ("warn-of-weaknesses", _as_it_is),
         ("when-a-plugin-fails", _as_it_is),
     ],
 )
@@ -101,6 +117,33 @@ def test_a_how_to_page_does_what_it_says(
 ) -> None:
     with serve(tmp_path / "platform") as served, _reader(served, programs) as shell:
         assert follow(served, shell, ROOT / "docs" / "how-to" / f"{name}.md") > 5
+
+
+def test_a_site_mirrors_another_marketplace_as_the_page_says(tmp_path: Path, programs: Path) -> None:
+    page = ROOT / "docs" / "how-to" / "mirror-a-marketplace.md"
+    with (
+        serve(tmp_path / "central") as central,
+        serve(tmp_path / "site", seed=False) as site,
+        _reader(site, programs, {CENTRAL: central.url}) as shell,
+    ):
+        assert len(shell.follow(page)) > 5
+
+
+def test_plugins_cross_an_air_gap_as_the_page_says(tmp_path: Path, programs: Path) -> None:
+    page = ROOT / "docs" / "how-to" / "cross-an-air-gap.md"
+    parts = re.split(r"(?m)^(?=## )", page.read_text())[1:]
+    assert len(parts) == 3, "the connected place, a site with a marketplace, and one that installs from the file"
+    carried = ("guards.bundle", "central.root.json")
+    medium = tmp_path / "medium"
+    medium.mkdir()
+    for number, part in enumerate(parts):
+        (tmp_path / f"{number}.md").write_text(part)
+        with serve(tmp_path / str(number), seed=number == 0) as served, _reader(served, programs) as shell:
+            for name in carried if number else ():
+                shutil.copy(medium / name, shell.folder / name)
+            assert len(shell.follow(tmp_path / f"{number}.md")) >= 2
+            for name in carried if not number else ():
+                shutil.copy(shell.folder / name, medium / name)
 
 
 def test_the_readmes_example_works(tmp_path: Path, programs: Path) -> None:

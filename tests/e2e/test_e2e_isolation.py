@@ -20,6 +20,7 @@ PLUGIN = "acme/isolated"
 MARK = "only-acme-knows"
 # What to send where a body is needed; {..} are filled with acme's.
 ASK = {"plugin": PLUGIN, "version": "1.0.0", "reason": "Wanted."}
+HELD = {"plugin": PLUGIN, "version": "1.0.0", "reason": "taken over"}
 BODIES: dict[tuple[str, str], Any] = {
     ("post", "/api/v1/users"): {"email": "new@globex.example", "name": "New"},
     ("patch", "/api/v1/users/{user}"): {"name": "Taken over"},
@@ -27,6 +28,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "/api/v1/tenants"): {"id": "stolen", "name": "Stolen"},
     ("patch", "/api/v1/tenants/{tenant}"): {"name": "Taken over"},
     ("post", "/api/v1/plugins/install"): {"plugin": PLUGIN},
+    ("post", "/api/v1/bundles/install"): {"plugin": PLUGIN},
     ("post", "/api/v1/plugins/{publisher}/{name}/upgrade"): {},
     ("put", "/api/v1/tenants/{tenant}/activations/{publisher}/{name}"): {"grants": {}},
     ("put", "/api/v1/tenants/{tenant}/activations/{publisher}/{name}/settings"): {},
@@ -46,6 +48,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("put", "/api/v1/tenants/{tenant}/upgrade-window"): {"hours": "0-24"},
     ("put", "/api/v1/roles/users/{user}"): {"roles": []},
     ("post", "/api/v1/api-keys"): {"name": "mine", "roles": ["member"]},
+    ("post", "/api/v1/held-updates/allow"): HELD,
+    ("post", "/api/v1/tenants/{tenant}/held-updates/allow"): HELD,
+    ("put", "/api/v1/tenants/{tenant}/activations/{publisher}/{name}/rating"): {"stars": 1},
     ("put", "/api/v1/policy"): {"policy": {}},
     ("post", "/api/v1/policy/dry-run"): {"policy": {}},
     ("post", "/api/v1/policy/requests"): ASK,
@@ -192,7 +197,8 @@ async def test_no_graphql_query_shows_anything_of_another_tenant(stage: Stage, n
     queries = [
         "{ users { id email name attributes } events(limit: 200) { type data stream } }",
         "{ tenants { id name configuration } activations { plugin settings } usage { tenant plugin } "
-        "policyRequests { reason } consentReceipts { plugin } pluginPolicy { policy } }",
+        "policyRequests { reason } consentReceipts { plugin } pluginPolicy { policy } "
+        "heldUpdates { plugin } affectedPlugins { plugin } }",
         f'{{ user(id: "{acme.names["user"]}") {{ email }} }}',
         '{ tenant(id: "acme") { name } }',
         '{ activations(tenant: "acme") { plugin } }',

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from marketplace.registry.domains import VerifyDomain
 from tests.support.guests import CAPABILITIES, guest
 from tests.support.stage import Stage, as_text, copied
 
@@ -87,6 +88,26 @@ async def test_a_cool_down_holds_back_installs_and_takes_older_dependencies(stag
     )
     assert refused["plugin"] == "cool/base"
     assert refused["found"] == "limits: memory_mb = 64"
+
+
+async def test_only_publishers_with_a_verified_domain_come_in_where_the_policy_says_so(stage: Stage):
+    operator = await stage.client("platform")
+    await stage.publish(guest(), "named/guard")
+    await put(stage, OURS, {"verification": "domain"})
+    asked = {"plugin": "named/guard", "version": "=1.0.0"}
+    refused = await operator.problem(403, "POST", "/api/v1/plugins/install", json=asked)
+    assert [(f["rule"], f["subject"]) for f in refused["findings"]] == [("verification", "named")]
+    assert stage.platform.registry is not None
+    # As after the domain was asked, which the marketplace's own tests do with a name server.
+    await stage.platform.registry.commit(VerifyDomain("named", "named.example", b"{}", 0.0))
+    await operator.ok("POST", "/api/v1/plugins/install", json=asked)
+    await put(stage, of("acme"), {"verification": "domain"})
+    acme = await stage.client("acme")
+    await acme.ok("PUT", activation("acme", "named/guard"), json={"grants": {}})
+    await operator.ok("DELETE", OURS)
+    await stage.install(guest(), "nameless/guard")
+    refused = await acme.problem(403, "PUT", activation("acme", "nameless/guard"), json={"grants": {}})
+    assert [f["rule"] for f in refused["findings"]] == ["verification"]
 
 
 async def test_a_tenants_policy_holds_its_activations_and_grants_and_nobody_elses(stage: Stage):

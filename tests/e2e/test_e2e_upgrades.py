@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
 from tests.support.guests import CAPABILITIES, guest, text_guest
 from tests.support.stage import Stage, as_text, until
 
@@ -123,6 +124,35 @@ async def test_a_canary_that_fails_goes_back_by_itself_and_says_why(stage: Stage
     assert told["data"]["figures"]["new"]["failures"] == 5
     assert told["data"]["reason"] == status["reason"]
     await end(stage, plugin)
+
+
+async def test_calls_that_fail_while_the_canary_is_looked_at_are_in_its_report(stage: Stage, monkeypatch):
+    operator, acme, plugin = await stage.client("platform"), await stage.client("acme"), "late/guard"
+    await two_versions(stage, plugin, renamed("One"), text_guest("trap"), acme={})
+    stored, ready, began = SqlUpgrades.figures, asyncio.Event(), asyncio.Event()
+
+    async def failing_meanwhile(self, transaction, upgrade):
+        found = await stored(self, transaction, upgrade)
+        if asyncio.current_task().get_name() == "upgrades-monitor" and ready.is_set() and not began.is_set():
+            began.set()
+            for number in range(5):
+                await acme.problem(503, "POST", "/api/v1/users", json={"email": f"l{number}@up.example", "name": "Ada"})
+        return found
+
+    monkeypatch.setattr(SqlUpgrades, "figures", failing_meanwhile)
+    started = await begin(stage, plugin, tenants=100, thresholds={"min_calls": 5})
+    ready.set()
+
+    async def back() -> bool:
+        found = await operator.ok("GET", f"{UPGRADES}/{started['id']}")
+        return found["state"] == "rolled_back" and (await acme.ok("GET", activation("acme", plugin)))["upgrade"] is None
+
+    await until(back)
+    status = await operator.ok("GET", f"{UPGRADES}/{started['id']}")
+    assert status["report"]["canary"]["new"]["failures"] == 5
+    found = await acme.ok("GET", "/api/v1/events", params={"stream": f"activation:{plugin}", "limit": 200})
+    assert found["items"][-1]["data"]["figures"]["new"]["failures"] == 5
+    await end(stage, plugin, "acme")
 
 
 async def test_a_canary_without_cause_to_go_back_is_promoted_by_itself_if_told_to(stage: Stage):

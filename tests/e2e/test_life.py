@@ -61,6 +61,12 @@ def _register(client: httpx.Client, number: int, name: str = "Ada") -> httpx.Res
     return client.post("/api/v1/users", json={"email": f"person{number}@example.com", "name": name})
 
 
+def test_no_collection_walks_what_a_serving_process_keeps(served: Served) -> None:
+    text = httpx.get(f"{served.url}/metrics").text
+    kept = next(line for line in text.splitlines() if line.startswith("keelstone_gc_settled_objects "))
+    assert float(kept.split()[1]) > 100_000
+
+
 def test_a_plugin_lives_from_source_to_residue_free_uninstall(served: Served) -> None:
     # The author writes, builds, signs and publishes.
     served.cli("plugin", "keygen", "lifetest")

@@ -12,7 +12,8 @@ from kernel.manifest import load_manifest
 from marketplace.errors import ReleaseRefused
 from marketplace.keys import generate_key
 from marketplace.namespaces import make_key_set
-from marketplace.publishing import component_path, publish_folder
+from marketplace.package import component_path
+from marketplace.publishing import publish_folder
 from marketplace.registry import Registry
 from tests.support.guests import guest, signed, text_guest
 

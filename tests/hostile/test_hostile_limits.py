@@ -10,6 +10,7 @@ import pytest
 
 from kernel.context import Context
 from kernel.errors import BulkheadFull, GuestFailure, KeelstoneError
+from sandbox.policy import FLOOD_GRACE, HOST_CALL_GRACE
 from tests.hostile.conftest import Opener
 from tests.hostile.corpus import CORPUS, good_guest, manifest_of
 from tests.hostile.door import Door
@@ -169,3 +170,14 @@ async def test_an_import_without_its_capability_is_refused(door: Door) -> None:
     with pytest.raises(KeelstoneError, match=r"\[capabilities.config\]") as caught:
         await door.runtime.prepare(hashlib.sha256(data).hexdigest(), data, less)
     assert caught.value.code == "import-not-covered"
+
+
+async def test_a_guest_that_has_flooded_the_host_is_ended_sooner_the_next_time(door: Door) -> None:
+    data, asked = of("flood_config"), manifest_of(limits={"time_ms": 5_000, "host_calls": 10})
+    used = []
+    for _ in range(2):
+        with pytest.raises(GuestFailure) as caught:
+            await door.run(data, manifest=asked)
+        assert caught.value.code == "guest-host-call-limit"
+        used.append(caught.value.extra["used"])
+    assert used == [10 + HOST_CALL_GRACE + 1, 10 + FLOOD_GRACE + 1]

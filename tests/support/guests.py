@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import wasmtime
 from marketplace.keys import SigningKey
 from marketplace.publishing import SignedPackage
 from marketplace.testing import make_signed, write_plugin
+from plugin_sdk.sbom import Part
 
 GUESTS = Path(__file__).parents[1] / "guests"
 
@@ -138,11 +140,12 @@ def signed(
     plugin: str,
     version: str = "1.0.0",
     schema: str | None = None,
+    parts: Iterable[Part] = (),
     **manifest: str,
 ) -> SignedPackage:
     """The signed package of a plugin with this component; ``manifest`` is passed to ``write_plugin``,
-    ``schema`` replaces its settings' schema."""
+    ``schema`` replaces its settings' schema, and ``parts`` is what it was linked from."""
     home = write_plugin(folder / f"{plugin.replace('/', '-')}-{version}", plugin, version, **manifest)
     if schema is not None:
         (home / "settings.schema.json").write_text(schema)
-    return make_signed(home, key, component)
+    return make_signed(home, key, component, parts=parts)

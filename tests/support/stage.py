@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from api.seed import ensure_operator, seed
 from kernel.settings import Settings
 from marketplace.keys import SigningKey, generate_key
 from marketplace.namespaces import make_key_set
+from plugin_sdk.sbom import Part
 from tests.support.guests import signed
 
 SMALL: dict[str, Any] = {
@@ -164,22 +165,34 @@ class Stage:
         return await self._client(made["key"])
 
     async def publish(
-        self, component: bytes, plugin: str = "acme/guard", version: str = "1.0.0", **manifest: str
+        self,
+        component: bytes,
+        plugin: str = "acme/guard",
+        version: str = "1.0.0",
+        *,
+        parts: Iterable[Part] = (),
+        **manifest: str,
     ) -> None:
         """Publish a plugin with this component into the embedded marketplace."""
         registry = self.platform.registry
         assert registry is not None
         self._packages += 1
         folder = self.home / "packages" / str(self._packages)
-        package = signed(folder, self.key, component, plugin, version, **manifest)
+        package = signed(folder, self.key, component, plugin, version, parts=parts, **manifest)
         await registry.register_namespace(make_key_set(plugin.partition("/")[0], [self.key]).document, by_operator=True)
         await registry.publish(package.package.data, package.envelope)
 
     async def install(
-        self, component: bytes, plugin: str = "acme/guard", version: str = "1.0.0", **manifest: str
+        self,
+        component: bytes,
+        plugin: str = "acme/guard",
+        version: str = "1.0.0",
+        *,
+        parts: Iterable[Part] = (),
+        **manifest: str,
     ) -> None:
         """Publish and install."""
-        await self.publish(component, plugin, version, **manifest)
+        await self.publish(component, plugin, version, parts=parts, **manifest)
         operator = await self.client("platform")
         await operator.ok("POST", "/api/v1/plugins/install", json={"plugin": plugin, "version": f"={version}"})
 

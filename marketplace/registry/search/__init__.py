@@ -7,9 +7,13 @@
 from __future__ import annotations
 
 from marketplace.registry.search.catalogue import (
+    Listing,
+    downloads_of,
+    merge_index,
     note_downloads,
-    recent_downloads,
+    parted,
     refresh_standings,
+    update_listings,
     update_search,
 )
 from marketplace.registry.search.query import Facets, count_facets, search
@@ -17,11 +21,15 @@ from marketplace.registry.search.ranking import Standing
 
 __all__ = [
     "Facets",
+    "Listing",
     "Standing",
     "count_facets",
+    "downloads_of",
+    "merge_index",
     "note_downloads",
-    "recent_downloads",
+    "parted",
     "refresh_standings",
     "search",
+    "update_listings",
     "update_search",
 ]

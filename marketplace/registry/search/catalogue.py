@@ -5,20 +5,25 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import sqlalchemy as sa
 
 from marketplace.registry.search.ranking import ADOPTION_DAYS, Standing, level, slot
 from marketplace.registry.search.spelling import learn
-from marketplace.registry.tables import downloads, plugins
+from marketplace.registry.tables import downloads, in_parts, plugins
 from plugin_sdk.services import MarketplaceEntry
 
 FACETS = ("publisher", "license", "capability", "keyword")
 _WORD = re.compile(r"[^\W_]+")
 _TABLES = ("plugin_about", "plugin_text", "plugin_trigrams", "plugin_openings")
+MOST_PARTS = 8
+"""Parts of a full-text index (FTS5's segments) from which it is merged: every question asks each of them."""
+MERGED_PAGES = 200
+"""Pages merged in one transaction: 20 to 40 ms, in which nobody publishes."""
 
 
 def words_of(text: str) -> list[str]:
@@ -39,6 +44,20 @@ def facet_word(facet: str, value: str) -> str:
     return f"{facet}{value.lower().encode().hex()}0"
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What search shows of ``plugin``; ``entry`` None takes it out. ``body`` None keeps the text.
+
+    ``kernels`` are the ranges of hook contracts on which some release of it runs (none: on any).
+    """
+
+    plugin: str
+    entry: MarketplaceEntry | None
+    body: str | None
+    standing: Standing = field(default_factory=Standing)
+    kernels: Iterable[str] = ()
+
+
 def update_search(
     connection: sa.Connection,
     plugin: str,
@@ -49,51 +68,99 @@ def update_search(
     kernels: Iterable[str] = (),
     now: float | None = None,
 ) -> None:
-    """Make ``entry`` what search shows of ``plugin``; None takes it out. ``body`` None keeps the text.
+    """:func:`update_listings` for one plugin."""
+    update_listings(connection, [Listing(plugin, entry, body, standing or Standing(), kernels)], now)
 
-    ``kernels`` are the ranges of hook contracts on which some release of it runs (none: on any).
+
+def update_listings(connection: sa.Connection, listings: Sequence[Listing], now: float | None = None) -> None:
+    """Bring search up to date with plugins, each listed once. ``now`` in epoch seconds.
+
+    One statement a table however many there are: the registry publishes by the batch, and in plain SQL, because
+    building an expression costs more than SQLite takes to carry it out.
     """
-    standing = standing or Standing()
-    known = connection.execute(sa.select(plugins.c.id, plugins.c.slot).where(plugins.c.plugin == plugin)).one_or_none()
-    values = {
-        "entry": asdict(entry) if entry else None,
-        "name_key": " ".join(words_of(entry.name)) if entry else None,
-        "kernels": sorted(set(kernels)),
-        "released": standing.released,
-        "findings": standing.findings,
-    }
-    if known is None:
-        values["plugin"] = plugin
-        number = connection.execute(sa.insert(plugins).values(values).returning(plugins.c.id)).scalar_one()
-        old, old_body = None, None
-    else:
-        number, old = known.id, known.slot
-        connection.execute(sa.update(plugins).where(plugins.c.id == number).values(values))
-        old_body = connection.exec_driver_sql("SELECT body FROM plugin_text WHERE rowid = ?", (old,)).scalar()
-    if old is not None:
-        for table in _TABLES:
-            connection.exec_driver_sql(f"DELETE FROM {table} WHERE rowid = ?", (old,))  # noqa: S608 - fixed names
+    now = time.time() if now is None else now
+    known = _known(connection, [each.plugin for each in listings])
+    texts = _texts(connection, [known[each.plugin][1] for each in listings if each.body is None])
+    free = connection.exec_driver_sql("SELECT coalesce(max(id), 0) + 1 FROM plugins").scalar_one()
+    rows, old, placed = [], [], []
+    for each in listings:
+        number, before = known[each.plugin]
+        if number is None:
+            number, free = free, free + 1
+        if before is not None:
+            old.append((before,))
+        place = None
+        if each.entry is not None:
+            worth = level(each.standing, now, deprecated=each.entry.deprecated is not None)
+            place = slot(number, worth)
+            placed.append((place, each.entry, texts.get(before, "") if each.body is None else each.body))
+        rows.append((number, each.plugin, *_values(each), place))
+    if rows:
+        connection.exec_driver_sql(_UPSERT, rows)
+    for table in _TABLES if old else ():
+        connection.exec_driver_sql(f"DELETE FROM {table} WHERE rowid = ?", old)  # noqa: S608 - fixed names
+    if placed:
+        _place(connection, placed)
+
+
+_UPSERT = (
+    "INSERT INTO plugins(id, plugin, entry, name_key, kernels, released, findings, slot) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET entry = excluded.entry, "
+    "name_key = excluded.name_key, kernels = excluded.kernels, released = excluded.released, "
+    "findings = excluded.findings, slot = excluded.slot"
+)
+
+
+def _values(listing: Listing) -> tuple[str | None, str | None, str, str | None, int]:
+    entry, standing = listing.entry, listing.standing
+    kernels = orjson.dumps(sorted(set(listing.kernels))).decode()
     if entry is None:
-        connection.execute(sa.update(plugins).where(plugins.c.id == number).values(slot=None))
-        return
-    place = slot(number, level(standing, time.time() if now is None else now, deprecated=entry.deprecated is not None))
-    connection.execute(sa.update(plugins).where(plugins.c.id == number).values(slot=place))
-    title = f"{entry.name} {entry.id.replace('/', ' ').replace('-', ' ')}"
-    facets = " ".join(facet_word(facet, value) for facet, value in facets_of(entry))
-    keywords, text = " ".join(entry.keywords), (old_body or "") if body is None else body
-    _insert(connection, "plugin_about", place, title=title, keywords=keywords, summary=entry.summary, facets=facets)
-    about = f"{title} {keywords} {entry.summary}"
-    _insert(connection, "plugin_text", place, about=about, body=text, facets=facets)
-    _insert(connection, "plugin_trigrams", place, title=" ".join(words_of(title)))
-    # A table of its own: of a common word in another column, FTS5 would read every row to see which begin with it.
-    _insert(connection, "plugin_openings", place, opening=" ".join(words_of(entry.name)[:1]), facets=facets)
-    learn(connection, words_of(title))
+        return None, None, kernels, standing.released, standing.findings
+    return orjson.dumps(entry).decode(), " ".join(words_of(entry.name)), kernels, standing.released, standing.findings
 
 
-def _insert(connection: sa.Connection, table: str, place: int, **columns: str) -> None:
-    marks = ", ".join("?" * (len(columns) + 1))
-    statement = f"INSERT INTO {table}(rowid, {', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - names from here
-    connection.exec_driver_sql(statement, (place, *columns.values()))
+def _known(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[int | None, int | None]]:
+    """The number and the place of each plugin; None where it has none."""
+    found: dict[str, tuple[int | None, int | None]] = dict.fromkeys(wanted, (None, None))
+    for some, marks in in_parts(wanted):
+        query = f"SELECT plugin, id, slot FROM plugins WHERE plugin IN ({marks})"  # noqa: S608 - question marks only
+        for plugin, number, place in connection.exec_driver_sql(query, some):
+            found[plugin] = (number, place)
+    return found
+
+
+def _texts(connection: sa.Connection, places: Iterable[int | None]) -> dict[int | None, str]:
+    """The texts at some places."""
+    found: dict[int | None, str] = {}
+    for some, marks in in_parts([place for place in places if place is not None]):
+        query = f"SELECT rowid, body FROM plugin_text WHERE rowid IN ({marks})"  # noqa: S608 - question marks only
+        for place, body in connection.exec_driver_sql(query, some):
+            found[place] = body or ""
+    return found
+
+
+def _place(connection: sa.Connection, placed: Sequence[tuple[int, MarketplaceEntry, str]]) -> None:
+    """Put entries with their texts where they belong in the full-text tables, and learn how they are spelt."""
+    about, text, trigrams, openings, words = [], [], [], [], set[str]()
+    for place, entry, body in placed:
+        title = f"{entry.name} {entry.id.replace('/', ' ').replace('-', ' ')}"
+        facets = " ".join(facet_word(facet, value) for facet, value in facets_of(entry))
+        keywords = " ".join(entry.keywords)
+        in_title = words_of(title)
+        about.append((place, title, keywords, entry.summary, facets))
+        text.append((place, f"{title} {keywords} {entry.summary}", body, facets))
+        trigrams.append((place, " ".join(in_title)))
+        # A table of its own: of a common word in another column, FTS5 would read every row to see which begin with it.
+        openings.append((place, " ".join(words_of(entry.name)[:1]), facets))
+        words.update(in_title)
+    for statement, rows in (
+        ("INSERT INTO plugin_about(rowid, title, keywords, summary, facets) VALUES (?, ?, ?, ?, ?)", about),
+        ("INSERT INTO plugin_text(rowid, about, body, facets) VALUES (?, ?, ?, ?)", text),
+        ("INSERT INTO plugin_trigrams(rowid, title) VALUES (?, ?)", trigrams),
+        ("INSERT INTO plugin_openings(rowid, opening, facets) VALUES (?, ?, ?)", openings),
+    ):
+        connection.exec_driver_sql(statement, rows)
+    learn(connection, sorted(words))
 
 
 def note_downloads(connection: sa.Connection, counted: Mapping[str, int], now: float) -> None:
@@ -109,10 +176,14 @@ def note_downloads(connection: sa.Connection, counted: Mapping[str, int], now: f
     connection.execute(sa.delete(downloads).where(downloads.c.day < before))
 
 
-def recent_downloads(connection: sa.Connection, plugin: str) -> int:
-    """How often the plugin was downloaded in the last ``ADOPTION_DAYS``."""
-    counted = sa.select(sa.func.coalesce(sa.func.sum(downloads.c.count), 0)).where(downloads.c.plugin == plugin)
-    return int(connection.execute(counted).scalar_one())
+def downloads_of(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, int]:
+    """How often each plugin was downloaded in the last ``ADOPTION_DAYS``; those that never were are left out."""
+    found: dict[str, int] = {}
+    for some, marks in in_parts(wanted):
+        query = f"SELECT plugin, sum(count) FROM downloads WHERE plugin IN ({marks}) GROUP BY plugin"  # noqa: S608
+        for plugin, count in connection.exec_driver_sql(query, some):
+            found[plugin] = int(count)
+    return found
 
 
 def refresh_standings(connection: sa.Connection, now: float, most: int = 1_000) -> int:
@@ -128,6 +199,7 @@ def refresh_standings(connection: sa.Connection, now: float, most: int = 1_000) 
             plugins.c.released,
             plugins.c.findings,
             plugins.c.entry["deprecated"].as_string().is_not(None).label("deprecated"),
+            plugins.c.entry["domain"].as_string().is_not(None).label("verified"),
             lately.c.fetched,
         )
         .outerjoin(lately, lately.c.plugin == plugins.c.plugin)
@@ -135,7 +207,7 @@ def refresh_standings(connection: sa.Connection, now: float, most: int = 1_000) 
     )
     moved = []
     for row in connection.execute(query):
-        standing = Standing(row.released, row.findings, row.fetched or 0)
+        standing = Standing(row.released, row.findings, row.fetched or 0, bool(row.verified))
         place = slot(row.id, level(standing, now, deprecated=bool(row.deprecated)))
         if place != row.slot:
             moved.append((place, row.slot, row.id))
@@ -146,3 +218,22 @@ def refresh_standings(connection: sa.Connection, now: float, most: int = 1_000) 
             connection.exec_driver_sql(f"UPDATE {table} SET rowid = ? WHERE rowid = ?", (place, old))  # noqa: S608
         connection.execute(sa.update(plugins).where(plugins.c.id == number).values(slot=place))
     return len(moved)
+
+
+def parted(connection: sa.Connection) -> list[str]:
+    """The full-text tables that were written in so many parts that search is slower for it."""
+    counted = "SELECT count(DISTINCT segid) FROM {}_idx"
+    return [each for each in _TABLES if connection.exec_driver_sql(counted.format(each)).scalar_one() > MOST_PARTS]
+
+
+def merge_index(connection: sa.Connection, table: str, *, begin: bool) -> bool:
+    """Merge some of a full-text table's parts; whether there is more to do. ``begin`` takes all of them together.
+
+    As https://www.sqlite.org/fts5.html says of the command ``merge``: a negative number first, then positive ones,
+    until a call changes less than two rows.
+    """
+    changes = "SELECT total_changes()"
+    before = connection.exec_driver_sql(changes).scalar_one()
+    statement = f"INSERT INTO {table}({table}, rank) VALUES ('merge', ?)"  # noqa: S608 - fixed names
+    connection.exec_driver_sql(statement, (-MERGED_PAGES if begin else MERGED_PAGES,))
+    return bool(connection.exec_driver_sql(changes).scalar_one() - before >= 2)

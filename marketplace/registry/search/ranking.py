@@ -5,10 +5,11 @@ The score of a match is ``weight of where the words are`` x ``quality of the plu
 =========== ===== =====================================================================================
 part        share how
 =========== ===== =====================================================================================
-itself      0.40  every plugin has it, so that a newcomer can be found
+itself      0.35  every plugin has it, so that a newcomer can be found
 adoption    0.30  downloads of the last 90 days, on a scale of logarithms that ends at a million
 freshness   0.20  halves with each year since the newest release
 health      0.10  what monitored rules found in the newest release: nothing, one thing, two, ...
+verified    0.05  a domain speaks for its publisher
 =========== ===== =====================================================================================
 
 What its publisher advises against has a quarter of its quality. Downloads are counted without saying whose they
@@ -21,7 +22,7 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 
-ITSELF, ADOPTION, FRESHNESS, HEALTH = 0.4, 0.3, 0.2, 0.1
+ITSELF, ADOPTION, FRESHNESS, HEALTH, VERIFIED = 0.35, 0.3, 0.2, 0.1, 0.05
 DEPRECATED = 0.25
 ADOPTION_DAYS = 90
 MOST_DOWNLOADS = 1_000_000
@@ -35,11 +36,13 @@ _ID = (1 << _BITS) - 1
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What is known of a plugin besides its words. ``released`` (ISO 8601) is when its newest release was published,
-    ``findings`` how many things monitored rules found in it, ``downloads`` how often it was fetched lately."""
+    ``findings`` how many things monitored rules found in it, ``downloads`` how often it was fetched lately;
+    ``verified``: a domain speaks for its publisher."""
 
     released: str | None = None
     findings: int = 0
     downloads: int = 0
+    verified: bool = False
 
 
 def level(standing: Standing, now: float, *, deprecated: bool) -> int:
@@ -47,7 +50,7 @@ def level(standing: Standing, now: float, *, deprecated: bool) -> int:
     adoption = min(math.log1p(standing.downloads) / math.log1p(MOST_DOWNLOADS), 1.0)
     age = math.inf if standing.released is None else now - datetime.fromisoformat(standing.released).timestamp()
     freshness, health = 0.5 ** (max(age, 0.0) / YEAR), 1 / (1 + standing.findings)
-    quality = ITSELF + ADOPTION * adoption + FRESHNESS * freshness + HEALTH * health
+    quality = ITSELF + ADOPTION * adoption + FRESHNESS * freshness + HEALTH * health + VERIFIED * standing.verified
     if deprecated:
         quality *= DEPRECATED
     return LEVELS - int(quality * LEVELS)

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
+from marketplace.registry.tables import in_parts
+
 MAX_LETTERS = 24
 LEAST_LETTERS = 4
 LONG_LETTERS = 8
@@ -19,13 +21,14 @@ LONG_LETTERS = 8
 
 def learn(connection: sa.Connection, words: Iterable[str]) -> None:
     """Keep the remainders of words, which are there to stay."""
-    for word in words:
-        if not LEAST_LETTERS <= len(word) <= MAX_LETTERS:
-            continue
-        known = connection.exec_driver_sql("SELECT 1 FROM spellings WHERE remainder = ? AND word = ?", (word, word))
-        if known.first() is None:
-            rows = [(remainder, word) for remainder in _remainders(word, _forgiven(word))]
-            connection.exec_driver_sql("INSERT OR IGNORE INTO spellings(remainder, word) VALUES (?, ?)", rows)
+    wanted = [word for word in words if LEAST_LETTERS <= len(word) <= MAX_LETTERS]
+    known: set[str] = set()
+    for some, marks in in_parts(wanted):
+        query = f"SELECT word FROM spellings WHERE remainder = word AND remainder IN ({marks})"  # noqa: S608
+        known.update(connection.exec_driver_sql(query, some).scalars())
+    rows = [(each, word) for word in wanted if word not in known for each in _remainders(word, _forgiven(word))]
+    if rows:
+        connection.exec_driver_sql("INSERT OR IGNORE INTO spellings(remainder, word) VALUES (?, ?)", rows)
 
 
 def corrected(connection: sa.Connection, word: str) -> str:

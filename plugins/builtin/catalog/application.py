@@ -13,7 +13,6 @@ from plugin_sdk import (
     ActivationState,
     Context,
     Dispatcher,
-    Forbidden,
     GuestRelease,
     NewEvent,
     NotFound,
@@ -154,14 +153,15 @@ class TenantPlugins:
     ) -> Activation:
         """Switch a plugin on for the tenant in hand, or to another version.
 
-        Raises NotFound, ConsentRequired, ValidationFailed (settings), LifecycleError, PolicyBlocked,
+        Raises NotFound, ConsentRequired, ValidationFailed (settings), LifecycleError, PolicyBlocked, UpdateHeld,
         Conflict (its place among the tenant's other plugins contradicts itself).
         """
         release = await self.find(plugin, version)
         manifest = release.manifest
-        _refuse_builtin(manifest)
+        domain.refuse_builtin(manifest)
         decisions = {} if decisions is None else decisions
         ruling = await self._gate.ruling(context.tenant)
+        await self._check_trust(context.tenant, release)
         await self._make_ready(release)
         async with self._database.write(context.tenant, context) as transaction:
             present = await self._repository.activation(transaction, plugin)
@@ -332,6 +332,13 @@ class TenantPlugins:
         old = await self._repository.release(transaction, present.plugin, present.version)
         return domain.asked_again(present, old.manifest if old else None, manifest)
 
+    async def _check_trust(self, tenant: str, release: Release) -> None:
+        """Raise UpdateHeld if somebody else stands behind a newer release than behind the tenant's own."""
+        async with self._database.read(tenant) as transaction:
+            present = await self._repository.activation(transaction, release.manifest.id)
+        if present is not None and release.manifest.semver > parse_version(present.version):
+            await self._gate.trust.check(tenant, present.plugin, present.version, release.manifest.version)
+
     async def _check_still_there(self, transaction: Transaction, manifest: PluginManifest) -> None:
         if manifest.kind == "guest":
             found = await self._repository.release(transaction, manifest.id, manifest.version)
@@ -371,15 +378,6 @@ async def check_order(
 def in_process_release(manifest: PluginManifest) -> Release:
     """A built-in or extension, seen as an installed release."""
     return Release(manifest, digest="", component="", state=ReleaseState.INSTALLED, chain=("shipped in this process",))
-
-
-def _refuse_builtin(manifest: PluginManifest) -> None:
-    if manifest.kind == "builtin":
-        raise Forbidden(
-            f"{manifest.id} is built in and on for every tenant.",
-            plugin=manifest.id,
-            fix="An operator leaves it out with KEELSTONE_PLUGINS_DISABLED.",
-        )
 
 
 def _record(tenant: str, activation: Activation) -> ActivationRecord:

@@ -12,41 +12,17 @@ from plugin_sdk import (
     ActivationState,
     Conflict,
     ConsentRequired,
+    Forbidden,
     PluginManifest,
     PluginQuarantined,
     ReleaseState,
     ValidationFailed,
     next_activation_state,
 )
+from plugin_sdk.asking import asked_for
 from plugin_sdk.differences import widened
+from plugin_sdk.services import ReleaseOrigin
 from plugins.builtin.catalog.upgrades.trial import Trial, carried_grants
-
-_PLAIN = {
-    "ai": "ask language models ({models}), up to {ai_tokens} tokens a call",
-    "clock": "know what time it is",
-    "config": "read the settings that you make for it",
-    "events": "emit its own events: {emits}",
-    "http": "send requests ({methods}) to {hosts}",
-    "kv": "keep up to {kv_keys} small values of its own for your tenant",
-    "log": "write lines to its log, which you can read",
-    "notify": "send messages to people over {channels}, up to {notices} a call",
-    "random": "draw random numbers",
-    "secrets": "have secrets that you enter sent for it, without reading them: {secrets}",
-    "services": "ask other plugins, in your tenant: {calls}",
-}
-_WORST = {
-    "ai": "It could show what it is given to the models' providers, and spend tokens.",
-    "clock": "It could behave differently at another time.",
-    "config": "It could use your settings for something you did not expect.",
-    "events": "It could emit misleading events of its own types.",
-    "http": "It could send what it is given (people's names and addresses included) to those hosts.",
-    "kv": "It could keep what it is given until you uninstall it with its data.",
-    "log": "It could write personal data into its log.",
-    "notify": "It could send your people messages that mislead them, in your name.",
-    "random": "It could behave differently from call to call.",
-    "secrets": "It could do, at those hosts, whatever the secrets allow.",
-    "services": "It could learn what those plugins tell it about your people and your tenant.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +40,7 @@ class Release:
     installed_at: datetime | None = None
     installed_by: str = ""
     published_at: datetime | None = None
+    origin: ReleaseOrigin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,40 +87,20 @@ class CapabilityRequest:
 def requests(manifest: PluginManifest, present: Activation | None) -> list[CapabilityRequest]:
     """What the plugin asks for, in plain words, with what was decided so far."""
     found = []
-    for name, capability in manifest.capabilities.asked().items():
-        limits = manifest.limits
-        values: dict[str, Any] = {
-            "kv_keys": limits.kv_keys,
-            "ai_tokens": limits.ai_tokens,
-            "notices": limits.notices,
-            "secrets": "; ".join(
-                f"{secret} to {', '.join(map(_host, use.hosts))}"
-                for secret, use in getattr(capability, "names", {}).items()
-            ),
-            "calls": "; ".join(
-                f"{other}: {', '.join(methods)}" for other, methods in getattr(capability, "calls", {}).items()
-            ),
-        }
-        for key in ("hosts", "methods", "emits", "models", "channels"):
-            values[key] = ", ".join(_host(h) for h in getattr(capability, key, ()))
-        granted = present is not None and name in present.grants
-        denied = present is not None and name in present.denied
+    for asked in asked_for(manifest):
+        granted = present is not None and asked.name in present.grants
+        denied = present is not None and asked.name in present.denied
         found.append(
             CapabilityRequest(
-                name=name,
-                what=f"{manifest.name} wants to {_PLAIN[name].format(**values)}",
-                why=capability.why,
-                worst=_WORST[name],
+                name=asked.name,
+                what=f"{manifest.name} wants to {asked.what}",
+                why=asked.why,
+                worst=asked.worst,
                 decision="granted" if granted else "denied" if denied else "undecided",
                 new=not granted and not denied,
             )
         )
     return found
-
-
-def _host(value: str) -> str:
-    name = value.removeprefix("setting:")
-    return value if name == value else f"the host in your setting {name}"
 
 
 def decide(
@@ -335,4 +292,14 @@ def refuse_withdrawn(plugin: str, fitting: list[PluginManifest]) -> None:
             expected="a release that is not quarantined",
             found=", ".join(m.version for m in fitting),
             fix=f"Install another version, or let it back in: `keelstone plugins release {plugin} VERSION`.",
+        )
+
+
+def refuse_builtin(manifest: PluginManifest) -> None:
+    """Raise Forbidden for what is on for everybody."""
+    if manifest.kind == "builtin":
+        raise Forbidden(
+            f"{manifest.id} is built in and on for every tenant.",
+            plugin=manifest.id,
+            fix="An operator leaves it out with KEELSTONE_PLUGINS_DISABLED.",
         )

@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from plugin_sdk import Context, TenantMismatch, Text
+from plugin_sdk import Context, Text
 from plugin_sdk.services import BreakerRecord
-from plugin_sdk.web import requires
+from plugin_sdk.web import requires, scope_of
 from plugins.builtin.catalog.health import Health, HealthKeeper
 from plugins.builtin.catalog.operations import describe
 from plugins.builtin.catalog.rest import PluginOut
@@ -90,11 +90,7 @@ def health_router(keeper: HealthKeeper) -> APIRouter:
 
     @router.get("/health", summary="How active plugins fare: state and breakers")
     async def get_health(context: Reads, tenant: OneTenant = None) -> list[HealthOut]:
-        if context.principal.is_operator and context.tenant == context.principal.tenant:
-            return [_health(h) for h in await keeper.health(tenant)]
-        if tenant not in (None, context.tenant):
-            raise TenantMismatch("That is another tenant's.", expected=context.tenant, found=tenant)
-        return [_health(h) for h in await keeper.health(context.tenant)]
+        return [_health(h) for h in await keeper.health(scope_of(context, tenant))]
 
     @router.post("/{publisher}/{name}/quarantine", summary="Withdraw a release: no call reaches it any more")
     async def quarantine(context: Installs, publisher: str, name: str, body: QuarantineIn) -> PluginOut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy import Boolean, Column, MetaData, String, Text, delete, insert, 
 
 from plugin_sdk import ActivationState, ReleaseState, manifest_from_dict
 from plugin_sdk.data import Schema, UtcDateTime, json_type, platform_table, tenant_table
-from plugin_sdk.services import Transaction
+from plugin_sdk.services import ReleaseOrigin, Transaction
 from plugins.builtin.catalog.domain import Activation, Release
 from plugins.builtin.catalog.upgrades.trial import Trial
 
@@ -32,6 +33,7 @@ releases = platform_table(
     Column("installed_at", UtcDateTime),
     Column("installed_by", String(64), nullable=False),
     Column("published_at", UtcDateTime),
+    Column("origin", json_type()),
     shared=True,
 )
 activations = tenant_table(
@@ -69,6 +71,10 @@ class SqlCatalog:
         row = (await transaction.execute(query)).one_or_none()
         return None if row is None else _release(row)
 
+    async def find(self, transaction: Transaction, plugin: str, version: str) -> Release | None:
+        """As :meth:`release`: what ``trust.application.Releases`` asks."""
+        return await self.release(transaction, plugin, version)
+
     async def put_release(self, transaction: Transaction, release: Release) -> None:
         """Insert or replace."""
         await self.delete_release(transaction, release.manifest.id, release.manifest.version)
@@ -87,6 +93,7 @@ class SqlCatalog:
                 installed_at=release.installed_at,
                 installed_by=release.installed_by,
                 published_at=release.published_at,
+                origin=None if release.origin is None else _plain_origin(release.origin),
             )
         )
 
@@ -154,7 +161,19 @@ def _release(row: Any) -> Release:
         installed_at=row.installed_at,
         installed_by=row.installed_by,
         published_at=row.published_at,
+        origin=None if row.origin is None else _origin(row.origin),
     )
+
+
+def _plain_origin(origin: ReleaseOrigin) -> dict[str, Any]:
+    since = None if origin.owned_since is None else origin.owned_since.isoformat()
+    return {**asdict(origin), "owned_since": since}
+
+
+def _origin(said: Mapping[str, Any]) -> ReleaseOrigin:
+    since = None if said["owned_since"] is None else datetime.fromisoformat(said["owned_since"])
+    lists = {name: tuple(said[name]) for name in ("signers", "lineage")}
+    return ReleaseOrigin(**{**said, **lists, "owned_since": since})
 
 
 def _activation(row: Any) -> Activation:

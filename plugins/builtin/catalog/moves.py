@@ -57,6 +57,8 @@ class Mover:
     async def move(self, context: Context, tenant: str, seen: Activation, target: Release, reason: str) -> Move:
         """To another version at once: code moves, grants do not grow. No policy stands against a rollback:
         what ran here before is always the way back."""
+        if reason != ROLLBACK and (stuck := await self._held(tenant, seen, target)) is not None:
+            return stuck
         ruling = None if reason == ROLLBACK else await self._gate.ruling(tenant)
         old = await self._manifest(seen)
 
@@ -75,6 +77,8 @@ class Mover:
     ) -> Move:
         """Begin the trial of ``upgrade`` there, or change the share of calls that takes part. Where grants would
         grow, an operator's waits for the admin's consent; in an admin's own they are denied until decided."""
+        if seen.trial is None and (stuck := await self._held(tenant, seen, target)) is not None:
+            return stuck
         ruling = await self._gate.ruling(tenant)
         old = await self._manifest(seen)
 
@@ -121,6 +125,11 @@ class Mover:
             return domain.end_trial(present, tenant), [NewEvent("plugin.upgrade_rolled_back", data)]
 
         return await self._change(context, tenant, seen, None, step)
+
+    async def _held(self, tenant: str, seen: Activation, target: Release) -> Move | None:
+        """The move that is none, if somebody else stands behind ``target`` than behind what runs."""
+        why = await self._gate.trust.why_not(tenant, seen.plugin, seen.version, target.manifest.version)
+        return None if why is None else Move(tenant, seen.version, seen.version, why)
 
     async def _manifest(self, seen: Activation) -> PluginManifest | None:
         async with self._database.read(ALL_TENANTS) as transaction:

@@ -38,7 +38,7 @@ from plugins.builtin.catalog.domain import Activation, Release
 from plugins.builtin.catalog.moves import ROLLBACK, Move, Mover
 from plugins.builtin.catalog.planning import Planner
 from plugins.builtin.catalog.policy.domain import Candidate
-from plugins.builtin.catalog.policy.gate import PolicyGate, candidate_of
+from plugins.builtin.catalog.policy.gate import PolicyGate, candidate_of, has_domain
 from plugins.builtin.catalog.uninstall import DataFate, Removal, Uninstaller, present_releases
 from plugins.builtin.catalog.upgrades.domain import OPEN, stays, waits
 from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
@@ -79,30 +79,32 @@ class Operations:
 
     # ------------------------------------------------------------------ install
 
-    async def plan(self, plugin: str, wanted: str = "*") -> list[PluginManifest]:
+    async def plan(self, plugin: str, wanted: str = "*", source: Marketplace | None = None) -> list[PluginManifest]:
         """What an install would bring: see ``Planner.plan``."""
-        return await self._planner.plan(plugin, wanted)
+        return await self._planner.plan(plugin, wanted, source)
 
-    async def install(self, context: Context, plugin: str, wanted: str = "*") -> list[Release]:
+    async def install(
+        self, context: Context, plugin: str, wanted: str = "*", source: Marketplace | None = None
+    ) -> list[Release]:
         """Bring a plugin and what it requires; each release is verified, checked by policy, compiled,
-        and only then noted as installed. Installing again changes nothing.
+        and only then noted as installed. Installing again changes nothing. ``source`` stands in for the marketplace.
 
         Raises NotFound, ResolutionConflict, VerificationFailed, PolicyBlocked, Forbidden (a plugin says no),
         SandboxError.
         """
         async with self._one_at_a_time:
-            releases = await self._install(context, await self.plan(plugin, wanted))
+            releases = await self._install(context, await self.plan(plugin, wanted, source), source)
         if not any(r.manifest.id == plugin for r in releases):
             present = [r for r in await self._present() if r.manifest.id == plugin]
             fitting = [r for r in present if r.manifest.semver in parse_range(wanted)]
             return [*releases, fitting[-1]]
         return releases
 
-    async def _install(self, context: Context, plan: list[PluginManifest]) -> list[Release]:
+    async def _install(self, context: Context, plan: list[PluginManifest], source: Marketplace | None) -> list[Release]:
         releases: list[Release] = []
         try:
             for manifest in plan:
-                package = await self._marketplace().fetch(manifest.id, manifest.version)
+                package = await (source or self._marketplace()).fetch(manifest.id, manifest.version)
                 await self._check_policy(context, package)
                 # Noted before it is stored: whatever interrupts that, it is cleaned up.
                 releases.append(self._release(context, package, hashlib.sha256(package.component).hexdigest()))
@@ -140,12 +142,14 @@ class Operations:
             installed_at=self._now(),
             installed_by=context.principal.id,
             published_at=package.published,
+            origin=package.origin,
         )
 
     async def _check_policy(self, context: Context, package: VerifiedPackage) -> None:
         manifest = package.manifest
         # Again, with the digest of what really came: an approval is for one digest.
-        (await self._gate.installing()).check(Candidate(manifest, package.digest, package.published))
+        candidate = Candidate(manifest, package.digest, package.published, verified=has_domain(package.origin))
+        (await self._gate.installing()).check(candidate)
         http = manifest.capabilities.http
         asked = InstallRequest(
             plugin=manifest.id,

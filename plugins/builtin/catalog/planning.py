@@ -40,19 +40,20 @@ class Planner:
         self._marketplace = marketplace
         self._gate = gate
 
-    async def plan(self, plugin: str, wanted: str = "*") -> list[PluginManifest]:
+    async def plan(self, plugin: str, wanted: str = "*", source: Marketplace | None = None) -> list[PluginManifest]:
         """What an install would bring, in start order (requirements first), present ones left out.
 
         A quarantined release is not among the candidates, and what comes along is the newest that the operator's
-        policy lets in. Raises NotFound, ResolutionConflict, PluginQuarantined if nothing else would do, and
-        PolicyBlocked.
+        policy lets in. ``source`` stands in for the marketplace (a bundle).
+
+        Raises NotFound, ResolutionConflict, PluginQuarantined if nothing else would do, and PolicyBlocked.
         """
         present = await present_releases(self._database, self._repository, self._hooks)
         withdrawn = await self._withdrawn()
         installing = await self._gate.installing()
         known: dict[str, list[PluginManifest]] = {}
         against: dict[tuple[str, str], Candidate] = {}
-        market = self._marketplace()
+        market = source or self._marketplace()
         queue = [plugin]
         while queue:
             name = queue.pop()
@@ -70,7 +71,8 @@ class Planner:
                 domain.refuse_withdrawn(plugin, [m for m in offered if m.semver in parse_range(wanted)])
             known[name] = list(versions.values())
             installed = {m.version for m in here}
-            for candidate in await self._candidates(installing, [m for m in known[name] if m.version not in installed]):
+            fresh = [m for m in known[name] if m.version not in installed]
+            for candidate in await self._candidates(installing, fresh, market):
                 if installing.findings(candidate):
                     against[name, candidate.manifest.version] = candidate
             queue += [p for m in known[name] for p in m.requires.plugins]
@@ -95,16 +97,20 @@ class Planner:
         installing.check(*(against[m.id, m.version] for m in named if (m.id, m.version) in against))
         return plan
 
-    async def _candidates(self, installing: Installing, manifests: list[PluginManifest]) -> list[Candidate]:
-        """Manifests of one plugin as the policy looks at them; when they were published is asked only if it counts."""
-        if not manifests or not installing.cools_down:
+    async def _candidates(
+        self, installing: Installing, manifests: list[PluginManifest], market: Marketplace
+    ) -> list[Candidate]:
+        """Manifests of one plugin as the policy looks at them; the marketplace is asked more only if it counts."""
+        if not manifests or not installing.asks_marketplace:
             return [Candidate(m) for m in manifests]
         try:
-            published = await self._marketplace().published(manifests[0].id)
+            published = await market.published(manifests[0].id)
         except NotFound:
             return [Candidate(m) for m in manifests]
         return [
-            Candidate(m, known.digest, known.published) if (known := published.get(m.version)) else Candidate(m)
+            Candidate(m, known.digest, known.published, verified=known.domain is not None)
+            if (known := published.get(m.version))
+            else Candidate(m)
             for m in manifests
         ]
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from plugin_sdk import ALL_TENANTS, GraphQL, PluginContext, Routes, hookimpl
 from plugin_sdk.data import Schema
+from plugin_sdk.reporting import platform_name
 from plugin_sdk.services import (
     ActivationControl,
     BlobStore,
     BreakerControl,
     BreakerStore,
+    BundleOpener,
     Database,
+    EventStore,
     KeyProvider,
     KvStore,
     Marketplace,
@@ -20,10 +23,16 @@ from plugin_sdk.services import (
     StatementSigner,
 )
 from plugins.builtin.catalog import graphql
+from plugins.builtin.catalog.advisories.graphql import advisory_types
+from plugins.builtin.catalog.advisories.infrastructure import SqlTold
+from plugins.builtin.catalog.advisories.keeper import AdvisoryKeeper
+from plugins.builtin.catalog.advisories.rest import advisories_router
 from plugins.builtin.catalog.application import TenantPlugins
-from plugins.builtin.catalog.consent.graphql import consent_types
+from plugins.builtin.catalog.bundles import bundles_router
+from plugins.builtin.catalog.consent.graphql import consent_types, run_types
 from plugins.builtin.catalog.consent.receipts import Receipts
-from plugins.builtin.catalog.consent.rest import consents_router
+from plugins.builtin.catalog.consent.rest import consents_router, runs_router
+from plugins.builtin.catalog.consent.runs import Runs
 from plugins.builtin.catalog.consent.updates import Updates
 from plugins.builtin.catalog.domain import Release
 from plugins.builtin.catalog.health import HealthKeeper, Rule
@@ -36,11 +45,16 @@ from plugins.builtin.catalog.policy.gate import PolicyGate
 from plugins.builtin.catalog.policy.graphql import policy_types
 from plugins.builtin.catalog.policy.infrastructure import SqlPolicies
 from plugins.builtin.catalog.policy.rest import operator_policy_router, tenant_policy_router
+from plugins.builtin.catalog.ratings import TenantRatings, ratings_router
 from plugins.builtin.catalog.rest import activations_router, plugins_router
 from plugins.builtin.catalog.revocations import RevocationKeeper
 from plugins.builtin.catalog.secrets.application import PluginSecrets
 from plugins.builtin.catalog.secrets.graphql import secret_types
 from plugins.builtin.catalog.secrets.rest import secrets_router
+from plugins.builtin.catalog.trust.application import Trust
+from plugins.builtin.catalog.trust.domain import Windows
+from plugins.builtin.catalog.trust.graphql import held_types
+from plugins.builtin.catalog.trust.rest import operator_holds_router, tenant_holds_router
 from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
 from plugins.builtin.catalog.upgrades.wiring import Trials
 
@@ -59,7 +73,15 @@ class CatalogPlugin:
         updates: Updates,
         receipts: Receipts,
         revocations: RevocationKeeper,
+        ratings: TenantRatings,
+        trust: Trust,
+        advisories: AdvisoryKeeper,
+        runs: Runs,
+        bundles: Callable[[], BundleOpener],
     ) -> None:
+        self._runs, self._bundles = runs, bundles
+        self._advisories = advisories
+        self._trust = trust
         self._tenants = tenants
         self._secrets = secrets
         self._operations = operations
@@ -69,6 +91,7 @@ class CatalogPlugin:
         self._updates = updates
         self._receipts = receipts
         self._revocations = revocations
+        self._ratings = ratings
 
     @hookimpl
     def contribute_tables(self) -> Schema:
@@ -78,14 +101,20 @@ class CatalogPlugin:
     def contribute_routes(self) -> list[Routes]:
         return [
             Routes(plugins_router(self._tenants, self._operations)),
+            Routes(bundles_router(self._operations, self._bundles)),
             Routes(activations_router(self._tenants, self._policies, self._updates)),
             Routes(secrets_router(self._secrets)),
             Routes(operator_policy_router(self._policies)),
             Routes(tenant_policy_router(self._policies)),
             Routes(consents_router(self._receipts)),
+            Routes(runs_router(self._runs)),
+            Routes(ratings_router(self._ratings)),
+            Routes(operator_holds_router(self._trust)),
+            Routes(tenant_holds_router(self._trust)),
             *self._trials.routes(),
             Routes(health_router(self._health)),
             Routes(reset_router(self._health)),
+            Routes(advisories_router(self._advisories)),
         ]
 
     @hookimpl
@@ -96,6 +125,9 @@ class CatalogPlugin:
             self._trials.graphql(),
             policy_types(self._policies),
             consent_types(self._receipts),
+            run_types(self._runs),
+            held_types(self._trust),
+            advisory_types(self._advisories),
         ]
 
     @hookimpl
@@ -103,9 +135,11 @@ class CatalogPlugin:
         self._trials.start()
         self._health.start()
         self._revocations.start()
+        self._advisories.start()
 
     @hookimpl
     async def stopping(self) -> None:
+        await self._advisories.stop()
         await self._revocations.stop()
         await self._health.stop()
         await self._trials.stop()
@@ -116,7 +150,14 @@ def start(platform: PluginContext) -> CatalogPlugin:
     services, repository = platform.services, SqlCatalog()
     database, control = services.get(Database), services.get(ActivationControl)
     store = SqlPolicies()
-    gate = PolicyGate(database, store)
+    windows = Windows(
+        timedelta(days=platform.settings.marketplace_owner_days),
+        timedelta(days=platform.settings.marketplace_recovery_days),
+    )
+    advisories = AdvisoryKeeper(
+        lambda: services.get(Marketplace), database, repository, SqlTold(), lambda: datetime.now(UTC)
+    )
+    gate = PolicyGate(database, store, windows=windows, weaknesses=advisories)
     receipts = Receipts(database, lambda: services.get(StatementSigner))
     tenants = TenantPlugins(database, repository, control, platform.hooks, gate, receipts)
     upgrades, mover = SqlUpgrades(), Mover(database, repository, control, platform.hooks, gate)
@@ -136,7 +177,7 @@ def start(platform: PluginContext) -> CatalogPlugin:
     services.publish(SecretSource, secrets)
     control.use(tenants)
     breakers = services.get(BreakerControl)
-    updates = Updates(database, repository, tenants, services.get(BlobStore))
+    updates = Updates(database, repository, tenants, services.get(BlobStore), windows)
     trials = Trials(
         database,
         repository,
@@ -168,8 +209,7 @@ def start(platform: PluginContext) -> CatalogPlugin:
             return await repository.releases(transaction)
 
     def host() -> str:
-        keys = json.dumps(services.get(StatementSigner).public_keys(), sort_keys=True)
-        return f"platform-{hashlib.sha256(keys.encode()).hexdigest()[:16]}"
+        return platform_name(services.get(StatementSigner).public_keys())
 
     revocations = RevocationKeeper(
         lambda: services.get(Marketplace),
@@ -177,4 +217,20 @@ def start(platform: PluginContext) -> CatalogPlugin:
         health.quarantine,
         host if platform.settings.marketplace_reports else None,
     )
-    return CatalogPlugin(tenants, operations, secrets, trials, health, policies, updates, receipts, revocations)
+    ratings = TenantRatings(tenants, lambda: services.get(Marketplace), lambda: services.get(StatementSigner))
+    return CatalogPlugin(
+        tenants,
+        operations,
+        secrets,
+        trials,
+        health,
+        policies,
+        updates,
+        receipts,
+        revocations,
+        ratings,
+        gate.trust,
+        advisories,
+        Runs(database, services.get(EventStore), repository),
+        lambda: services.get(BundleOpener),
+    )

@@ -110,13 +110,15 @@ class ChangeOut(BaseModel):
 
 class UpdateOut(BaseModel):
     """What another version changes. `needs_consent` are capabilities to decide on: new ones are denied until then,
-    and grants with which it may do more hold it back."""
+    and grants with which it may do more hold it back. `doubts` say who else stands behind it than behind what runs: it
+    is held until a person allows it."""
 
     before: str
     after: str
     summary: str
     changes: list[ChangeOut]
     needs_consent: list[str]
+    doubts: list[str] = []
 
 
 class ActivationOut(BaseModel):
@@ -184,6 +186,7 @@ def update_out(update: Update) -> UpdateOut:
         summary=update.summary,
         changes=[ChangeOut(**asdict(c)) for c in update.changes],
         needs_consent=list(update.needs_consent),
+        doubts=list(update.doubts),
     )
 
 
@@ -222,7 +225,7 @@ def plugins_router(tenants: TenantPlugins, operations: Operations) -> APIRouter:
     async def install(context: Installs, body: InstallIn) -> list[PluginOut]:
         if body.dry_run:
             plan = await operations.plan(body.plugin, body.version)
-            return [_planned(m) for m in plan]
+            return [planned(m) for m in plan]
         return [PluginOut(**describe(r)) for r in await operations.install(context, body.plugin, body.version)]
 
     @router.get("/{publisher}/{name}", summary="One installed plugin, with the chain that was verified")
@@ -262,7 +265,8 @@ def plugins_router(tenants: TenantPlugins, operations: Operations) -> APIRouter:
     return router
 
 
-def _planned(manifest: Any) -> PluginOut:
+def planned(manifest: Any) -> PluginOut:
+    """What an install would bring, as the routes say it."""
     return PluginOut(
         id=manifest.id,
         version=manifest.version,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import strawberry
 
 from plugin_sdk import GraphQL, ValidationFailed
-from plugin_sdk.web import MAX_PAGE, authorize, graphql_context
+from plugin_sdk.web import MAX_PAGE, authorize, graphql_context, scope_of
 from plugins.builtin.metering.application import Metering
 from plugins.builtin.metering.domain import LENGTH_OF, Budget, Usage, UsageQuery
-from plugins.builtin.metering.rest import bucket_in, scope_of
+from plugins.builtin.metering.rest import bucket_in
 
 
 @strawberry.type(name="Usage", description="What one plugin version used for one tenant in one hook.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from plugin_sdk import GraphQL, PluginContext, Routes, hookimpl
 from plugin_sdk.data import Schema
-from plugin_sdk.services import ActivationControl, Database, KeyProvider, KvStore
+from plugin_sdk.services import ActivationControl, Database, KeyProvider, KvStore, Marketplace, StatementSigner
 from plugins.builtin.metering import graphql
 from plugins.builtin.metering.advising import Advisor
 from plugins.builtin.metering.application import Metering
+from plugins.builtin.metering.figures import Figures
 from plugins.builtin.metering.infrastructure import SCHEMA, SqlProfiles, SqlRecordings, SqlUsage
 from plugins.builtin.metering.keeping import Bounds, Recordings
 from plugins.builtin.metering.redaction import Redactor
@@ -17,7 +18,10 @@ from plugins.builtin.metering.rest import advice_router, budgets_router, recordi
 class MeteringPlugin:
     """Hook implementations."""
 
-    def __init__(self, metering: Metering, recordings: Recordings, advisor: Advisor) -> None:
+    def __init__(
+        self, metering: Metering, recordings: Recordings, advisor: Advisor, figures: Figures | None = None
+    ) -> None:
+        self._figures = figures
         self._metering = metering
         self._recordings = recordings
         self._advisor = advisor
@@ -44,9 +48,13 @@ class MeteringPlugin:
     async def starting(self) -> None:
         await self._metering.start()
         self._recordings.start()
+        if self._figures is not None:
+            self._figures.start()
 
     @hookimpl
     async def stopping(self) -> None:
+        if self._figures is not None:
+            await self._figures.stop()
         await self._recordings.stop()
         await self._metering.stop()
 
@@ -74,4 +82,8 @@ def start(platform: PluginContext) -> MeteringPlugin:
     control.listen("budget.changed", metering.budgets_changed)
     control.watch_calls(metering.ledger.note)
     control.watch_calls(recordings.note)
-    return MeteringPlugin(metering, recordings, advisor)
+    figures = None
+    if settings.marketplace_figures:
+        figures = Figures(lambda: services.get(Marketplace), lambda: services.get(StatementSigner))
+        control.watch_calls(figures.note)
+    return MeteringPlugin(metering, recordings, advisor, figures)

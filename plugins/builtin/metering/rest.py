@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from plugin_sdk import Context, TenantMismatch, Text, ValidationFailed
-from plugin_sdk.web import MAX_PAGE, Page, requires
+from plugin_sdk import Context, Text, ValidationFailed
+from plugin_sdk.web import MAX_PAGE, Page, requires, scope_of
 from plugins.builtin.metering.advising import Advisor
 from plugins.builtin.metering.application import Metering
 from plugins.builtin.metering.domain import (
@@ -157,15 +157,6 @@ def budget_out(budget: Budget, used: Sequence[int]) -> BudgetOut:
     del values["told"], values["told_seq"]
     spent = SpentOut(calls=used[0], wall_ms=used[1] // 1_000, ai_tokens=used[2], http_bytes=used[3])
     return BudgetOut(**values, used=spent)
-
-
-def scope_of(context: Context, tenant: str | None) -> str | None:
-    """The tenant that is asked about; None for all, which only an operator gets. Raises TenantMismatch."""
-    if context.principal.is_operator and context.tenant == context.principal.tenant:
-        return tenant
-    if tenant is not None and tenant != context.tenant:
-        raise TenantMismatch("That is another tenant's.", tenant=context.tenant, expected=context.tenant, found=tenant)
-    return context.tenant
 
 
 def bucket_in(text: str | None, *, end: bool = False) -> str | None:

@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
-from kernel.errors import BackendUnavailable, NotFound
+from kernel.errors import BackendUnavailable, NotFound, ValidationFailed
 from kernel.settings import Settings
 from marketplace import MarketplaceClient, Registry, open_client
 from marketplace.connect import registry_folder
@@ -32,7 +33,9 @@ from marketplace.publishing import publish_folder
 from marketplace.registry import RegistryReader
 from marketplace.testing import EMPTY_COMPONENT, make_signed, write_plugin
 from marketplace.transport import HttpTransport, RegistryTransport, Transport
+from plugin_sdk.reporting import FIGURES, RATING, platform_name, pseudonym
 from plugin_sdk.services import SearchFilters
+from tests.support.market import Platform
 
 ROOT = Path(__file__).parents[3]
 SERVE = "from kernel.settings import Settings; from marketplace.serving import serve_registry; "
@@ -88,7 +91,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_healthy(url, process)
-        yield Shop(settings, url, make_signed(plugin, key).package.data, digest, process)
+        yield Shop(settings, url, make_signed(plugin, key, parts=None).package.data, digest, process)
     finally:
         process.terminate()
         process.wait(DEADLINE_SECONDS)
@@ -243,7 +246,7 @@ async def test_a_process_killed_in_a_publish_leaves_all_or_nothing(step: str, tm
     registry = Registry.open(tmp_path / "registry")
     await registry.register_namespace(make_key_set("acme", [key]).document)
     await registry.close()
-    signed = make_signed(write_plugin(tmp_path / "guard"), key)
+    signed = make_signed(write_plugin(tmp_path / "guard"), key, parts=None)
     (tmp_path / "p").write_bytes(signed.package.data)
     (tmp_path / "s").write_bytes(signed.envelope)
     arguments = [sys.executable, "-c", KILLED, str(tmp_path / "registry"), str(tmp_path), step]
@@ -260,3 +263,25 @@ async def test_a_process_killed_in_a_publish_leaves_all_or_nothing(step: str, tm
     await registry.publish(signed.package.data, signed.envelope)
     assert (await client.fetch("acme/guard", "1.0.0")).digest == signed.package.digest
     await registry.close()
+
+
+def test_a_platforms_word_is_handed_in_and_what_is_not_taken_says_why(transport: Transport, shop: Shop) -> None:
+    platform = Platform()
+    said = {
+        "plugin": "acme/guard",
+        "version": "1.0.0",
+        "digest": shop.digest,
+        "tenant": pseudonym(platform, "acme/guard", "acme"),
+        "stars": 4,
+        "text": "Watches.",
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    transport.hand_in("ratings", platform.sign(RATING, said), platform.public_keys())
+    listed = httpx.get(f"{shop.url}/plugins/acme/guard/ratings").json()["ratings"]
+    assert platform_name(platform.public_keys()) in [each["platform"] for each in listed]
+    with pytest.raises(ValidationFailed, match="did not publish this acme/guard"):
+        transport.hand_in("ratings", platform.sign(RATING, {**said, "digest": "0" * 64}), platform.public_keys())
+    with pytest.raises(ValidationFailed, match="not signed by these keys"):
+        transport.hand_in("ratings", platform.sign(RATING, said), Platform().public_keys())
+    with pytest.raises(ValidationFailed, match="no figures"):
+        transport.hand_in("figures", platform.sign(FIGURES, {"day": "never"}), platform.public_keys())

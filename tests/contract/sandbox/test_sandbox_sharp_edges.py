@@ -218,6 +218,48 @@ async def test_a_call_after_the_clock_has_slept_has_its_whole_time(box: Any, mak
             await asyncio.sleep(0.05)
 
 
+class _Stalling(dict[str, Any]):
+    """Settings that are read while the machine gives the guest's thread no turn."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        time.sleep(0.4)
+        return super().get(key, default)
+
+    __getitem__ = get
+
+
+async def test_a_guest_is_not_ended_for_turns_that_its_thread_was_not_given(box: Any, make_manifest: Any) -> None:
+    brief = make_manifest(limits={"time_ms": 150})
+    settings = _Stalling(greeting="hi")
+    assert (await box.run("host", "cgreeting", settings=settings, manifest=brief)).output == '"hi"'
+    # The request that waits for it has a deadline too, and that one counts everything.
+    with pytest.raises(errors.GuestTimeLimit, match="was interrupted"):
+        await box.run("host", "cgreeting", settings=settings, manifest=brief, seconds=0.3)
+
+
+async def test_what_a_guest_waited_for_is_its_own_time(box: Any, make_manifest: Any) -> None:
+    async def slow(*_: object) -> None:
+        await asyncio.sleep(0.4)
+
+    box.kv.get = slow
+    try:
+        found = (await box.run("host", "gname", manifest=make_manifest(limits={"time_ms": 150}))).output
+    except errors.GuestTimeLimit:
+        found = "interrupted"
+    assert found in {"!deadline", "interrupted"}
+
+
+async def test_no_more_than_a_bound_is_given_back(box: Any, make_manifest: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sandbox.calltime.MOST_GIVEN", 0.1)
+    with pytest.raises(errors.GuestTimeLimit, match="was interrupted"):
+        await box.run(
+            "host",
+            "cgreeting",
+            settings=_Stalling(greeting="hi"),
+            manifest=make_manifest(limits={"time_ms": 150}),
+        )
+
+
 async def test_a_clock_that_gets_no_turn_for_long_still_ends_the_call(box: Any, make_manifest: Any) -> None:
     def starve() -> None:
         # Longer than the call's time and the clock's own patience together.

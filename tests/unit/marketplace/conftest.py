@@ -14,6 +14,7 @@ from marketplace.namespaces import make_key_set
 from marketplace.publishing import SignedPackage
 from marketplace.registry import Registry
 from marketplace.testing import make_signed, write_plugin
+from tests.support.sites import Site, published
 
 
 class ManualClock:
@@ -82,3 +83,33 @@ def register(key: SigningKey) -> Callable[..., Awaitable[Any]]:
             await registry.register_namespace(make_key_set(publisher, [key]).document)
 
     return bind
+
+
+@pytest.fixture
+async def central(
+    open_registry: OpenRegistry, register: Callable[..., Awaitable[Any]], make_release: MakeRelease
+) -> Any:
+    """An upstream with acme/guard 1.0.0 and 1.1.0."""
+    registry = open_registry()
+    await register(registry)
+    for version in ("1.0.0", "1.1.0"):
+        await published(registry, make_release(version=version))
+    return registry
+
+
+@pytest.fixture
+async def site(central: Registry, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Site]:
+    """A marketplace of its own in front of ``central``, which it does not follow yet."""
+    found = Site(tmp_path / "site", central, clock)
+    yield found
+    await found.registry.close()
+
+
+@pytest.fixture
+async def shop(registry: Registry, register: Callable[..., Awaitable[None]], make_release: Any) -> Registry:
+    """A registry with acme/guard 1.0.0 and 1.1.0: three entries of its log. Several files have a shop of their own."""
+    await register(registry)
+    for version in ("1.0.0", "1.1.0"):
+        signed = make_release(version=version)
+        await registry.publish(signed.package.data, signed.envelope)
+    return registry

@@ -59,15 +59,6 @@ class Road(RegistryTransport):
 
 
 @pytest.fixture
-async def shop(registry: Registry, register: Bind, make_release: Make) -> Registry:
-    """A registry with acme/guard 1.0.0 and 1.1.0: three entries."""
-    await register(registry)
-    for version in ("1.0.0", "1.1.0"):
-        await publish(registry, make_release(version=version))
-    return registry
-
-
-@pytest.fixture
 def road(shop: Registry) -> Road:
     return Road(shop)
 
@@ -430,7 +421,7 @@ async def test_an_audit_beside_a_change_under_way_finds_no_contradiction(
         def stream(self, path: str) -> Iterator[bytes]:
             if path == "log/checkpoint" and not late:
                 change = YankRelease("acme/guard", "1.0.0", digest, "it bites", withdrawal)
-                late.extend(shop._apply([change]))
+                late.extend(shop._committer._apply([change]))
             yield from super().stream(path)
 
     withdrawal = sign_yank("acme/guard", "1.0.0", digest, "it bites", key)

@@ -29,7 +29,7 @@ from marketplace.log.entry import (
     release_entry,
     yank_entry,
 )
-from marketplace.log.key import log_member, log_origin, read_log_key
+from marketplace.log.key import LogKeys, log_member, log_origin, read_log_keys
 from marketplace.log.note import LOG, WITNESS, cosign_note, read_note, read_vkey, sign_note, verifier_key
 from marketplace.log.proof import LogProof, read_proof
 from marketplace.log.tree import node_hash
@@ -193,10 +193,10 @@ def test_only_named_witnesses_hand_in_signatures(checkpoint: Checkpoint) -> None
 
 def test_the_target_names_the_logs_key(key: SigningKey) -> None:
     document = canonical_json({"format": 1, "receipts": [], "log": log_member(ORIGIN, key)})
-    assert read_log_key(document) == verifier_key(ORIGIN, key, LOG)
+    assert read_log_keys(document) == LogKeys(verifier_key(ORIGIN, key, LOG))
     for nothing in (b"", b"{}", b"[]", b'{"log": {"origin": "x", "key": {}}}'):
         with pytest.raises(VerificationFailed, match="names no key") as caught:
-            read_log_key(nothing)
+            read_log_keys(nothing)
         assert caught.value.link == "log"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -14,12 +15,14 @@ import typer
 from fastapi import FastAPI
 from typer.testing import CliRunner
 
+from kernel.manifest import load_manifest
 from kernel.settings import Settings
 from marketplace.cli import register
 from marketplace.connect import registry_folder, trusted_witnesses
 from marketplace.registry import Registry
 from marketplace.service import create_app
 from marketplace.testing import EMPTY_COMPONENT, write_plugin
+from plugin_sdk.sbom import sbom_beside, write_sbom
 from plugin_sdk.terminal import EXIT_FAILED, EXIT_REFUSED, EXIT_UNREACHABLE, CommandTree, RemoteError
 
 
@@ -91,7 +94,15 @@ def terminal(home: Path) -> Any:
 def plugin(tmp_path: Path) -> Path:
     folder = write_plugin(tmp_path / "guard", more='[capabilities.log]\nwhy = "Writes down what it refused."\n')
     (folder / "build").mkdir()
-    (folder / "build" / "guard.component.wasm").write_bytes(EMPTY_COMPONENT)
+    return built(folder)
+
+
+def built(folder: Path) -> Path:
+    """The plugin's folder as ``keelstone plugin build`` leaves it."""
+    component = folder / "build" / "guard.component.wasm"
+    component.write_bytes(EMPTY_COMPONENT)
+    digest = hashlib.sha256(EMPTY_COMPONENT).hexdigest()
+    sbom_beside(component).write_bytes(write_sbom(load_manifest(folder), digest, [], "test"))
     return folder
 
 
@@ -128,7 +139,7 @@ def test_an_author_looks_before_publishing(terminal: Terminal, plugin: Path, mon
     monkeypatch.setenv("KEELSTONE_CHECK_CONTRACTS", "false")
     seen = terminal.json("plugin", "validate", plugin)
     assert (seen["refused"], seen["findings"]) == (False, [])
-    assert seen["unseen"] == ["contract"]
+    assert {"contract", "parts-malicious", "parts-weak"} <= set(seen["unseen"])
     assert "similar-name" in terminal.json("plugin", "validate", plugin, "--offline")["unseen"]
     assert "acme/guard 1.0.0 may be published." in terminal.run("plugin", "validate", plugin)
 
@@ -269,6 +280,39 @@ def test_an_author_advises_against_a_plugin_and_takes_it_back(terminal: Terminal
     assert "deprecated" not in terminal.run("marketplace", "search", "guard").lower()
 
 
+def test_what_a_namespace_says_is_signed_by_two_where_its_releases_are(
+    terminal: Terminal, plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal.run("plugin", "publish", sign(terminal, plugin))
+    terminal.run("plugin", "keygen", "acme", "--name", "second")
+    two = tmp_path / "two.json"
+    terminal.run("plugin", "keys", "propose", "acme", "--add", "acme.second", "--threshold", "2", "--out", two)
+    terminal.run("plugin", "keys", "sign", two)
+    terminal.run("plugin", "keys", "submit", two)
+    monkeypatch.chdir(tmp_path)
+    words = ("plugin", "statement")
+    for said, file, done in (
+        (("deprecate", "acme/guard", "--reason", "nobody cares"), "acme-guard.deprecate.json", "nobody cares"),
+        (("yank", "acme/guard", "1.0.0", "--reason", "it bites"), "acme-guard-1.0.0.yank.json", "it bites"),
+    ):
+        before = terminal.run("marketplace", "info", "acme/guard")
+        refused = terminal.json("plugin", *said, code=EXIT_REFUSED)["error"]
+        assert (refused["code"], refused["expected"][:6]) == ("signature-invalid", "1 more")
+        assert f"statement sign {file}" in refused["fix"]
+        assert terminal.json(*words, "submit", file, code=EXIT_REFUSED)["error"]["code"] == "signature-invalid"
+        # The same person once more is still one person.
+        terminal.run(*words, "sign", file)
+        terminal.run(*words, "submit", file, code=EXIT_REFUSED)
+        assert terminal.run("marketplace", "info", "acme/guard") == before
+        shown = terminal.json(*words, "sign", file, "--key", "acme.second")
+        assert (len(shown["signers"]), shown["says"]["reason"]) == (2, done)
+        assert f"submit {file}" in terminal.run(*words, "sign", file, "--key", "acme.second")
+        terminal.run(*words, "submit", file)
+        assert done in terminal.run("marketplace", "info", "acme/guard")
+    (tmp_path / "package.json").write_bytes(two.read_bytes())
+    assert "no statement" in terminal.run(*words, "sign", "package.json", code=EXIT_FAILED)
+
+
 def test_a_pinned_root_decides_about_a_service(
     terminal: Terminal, plugin: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,7 +383,7 @@ def release(terminal: Terminal, plugin: Path, version: str) -> Path:
     manifest = plugin / "plugin.toml"
     lines = manifest.read_text().splitlines()
     manifest.write_text("\n".join(f'version = "{version}"' if x.startswith("version") else x for x in lines))
-    return Path(terminal.json("plugin", "sign", plugin)["file"])
+    return Path(terminal.json("plugin", "sign", built(plugin))["file"])
 
 
 def test_a_forked_log_ends_an_audit_and_a_publish_with_refused(terminal: Terminal, plugin: Path, home: Path) -> None:

@@ -196,6 +196,24 @@ async def test_freeze_an_expired_timestamp_is_refused(
     assert "clock" in str(caught.value.fix)
 
 
+async def test_clock_set_back_does_not_bring_expired_metadata_back_to_life(client: MarketplaceClient) -> None:
+    await client.index("acme/guard")
+    real = client._trusted._now
+    client._trusted._now = lambda: real() - 86_400
+    with pytest.raises(VerificationFailed, match="clock was set back") as caught:
+        await client.index("acme/guard")
+    assert caught.value.link == "clock"
+    client._trusted._now = lambda: real() - 60  # a clock that is put right a little is no attack
+    await client.index("acme/guard")
+    client._trusted._now = lambda: real() + 86_400
+    await client.index("acme/guard")
+    client._trusted._now = real
+    with pytest.raises(VerificationFailed, match="clock was set back"):
+        await client.index("acme/guard")
+    (client._trusted.folder / "latest-time").unlink()
+    await client.index("acme/guard")
+
+
 async def test_mix_and_match_one_bin_does_not_pass_for_another(
     client: MarketplaceClient, road: Road, shop: Registry, tmp_path: Path
 ) -> None:

@@ -20,8 +20,9 @@ from marketplace.errors import (
     PackageMembersInvalid,
     PackageTooLarge,
 )
-from marketplace.package import build_package, read_package
+from marketplace.package import build_package, package_member, read_package
 from marketplace.testing import EMPTY_COMPONENT, write_plugin
+from tests.support.pictures import png
 
 LIMIT = 1_000_000
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 64, 64, 8, 6, 0, 0, 0) + b"\0" * 8
@@ -280,3 +281,76 @@ def test_an_unreadable_package_is_never_built(folder: Path) -> None:
     (folder / "settings.schema.json").write_text(json.dumps({"type": "array"}))
     with pytest.raises(PackageContentInvalid):
         build_package(folder, EMPTY_COMPONENT)
+
+
+# ---------------------------------------------------------------------- screenshots
+
+_SHOT = '[[screenshots]]\nfile = "{}"\nshows = "The list"\n'
+_WEBP = {
+    "lossy": b"VP8 " + struct.pack("<I", 18) + b"\x30\x01\x00\x9d\x01\x2a" + struct.pack("<HH", 320, 200) + b"\0" * 8,
+    "lossless": b"VP8L" + struct.pack("<I", 18) + b"\x2f" + struct.pack("<I", 319 | 199 << 14) + b"\0" * 13,
+    "extended": b"VP8X" + struct.pack("<I", 10) + b"\0" * 4 + b"\x3f\x01\x00" + b"\xc7\x00\x00" + b"\0" * 4,
+}
+
+
+def _with_shots(folder: Path, *names: str) -> dict[str, bytes]:
+    """Members of a package whose manifest names screenshots."""
+    write_plugin(folder, more="\n".join(_SHOT.format(name) for name in names))
+    texts = ("plugin.toml", "README.md", "CHANGELOG.md", "settings.schema.json")
+    return {name: (folder / name).read_bytes() for name in texts} | {"component.wasm": EMPTY_COMPONENT}
+
+
+def test_screenshots_are_packed_in_the_manifests_order(folder: Path) -> None:
+    _with_shots(folder, "screenshots/b.png", "screenshots/a.webp")
+    (folder / "screenshots").mkdir()
+    (folder / "screenshots" / "b.png").write_bytes(png(300, 100, (1, 2, 3)))
+    (folder / "screenshots" / "a.webp").write_bytes(b"RIFF\0\0\0\0WEBP" + _WEBP["lossy"])
+    (folder / "screenshots" / "not-named.png").write_bytes(png(300, 100, (1, 2, 3)))
+    data = build_package(folder, EMPTY_COMPONENT)
+    shots = read_package(data).screenshots
+    assert [(each.file, each.width, each.height, each.media_type) for each in shots] == [
+        ("screenshots/b.png", 300, 100, "image/png"),
+        ("screenshots/a.webp", 320, 200, "image/webp"),
+    ]
+    assert package_member(data, "screenshots/b.png") == png(300, 100, (1, 2, 3))
+    assert package_member(data, "screenshots/not-named.png") is None
+
+
+@pytest.mark.parametrize("kind", sorted(_WEBP))
+def test_every_kind_of_webp_says_its_size(folder: Path, kind: str) -> None:
+    members = _with_shots(folder, "screenshots/a.webp") | {"screenshots/a.webp": b"RIFF\0\0\0\0WEBP" + _WEBP[kind]}
+    (shot,) = read_package(write_archive(members)).screenshots
+    assert (shot.width, shot.height) == (320, 200)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        b"",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        PNG[:20],
+        png(63, 300, (0, 0, 0)),
+        PNG.replace(struct.pack(">I", 64), struct.pack(">I", 9000)),
+        b"RIFF\0\0\0\0WEBP" + _WEBP["lossy"],
+    ],
+)
+def test_a_screenshot_that_is_no_such_picture_is_refused(folder: Path, picture: bytes) -> None:
+    members = _with_shots(folder, "screenshots/a.png")
+    assert code_of(write_archive(members | {"screenshots/a.png": picture})) == "package-content"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.png", "screenshots/a.svg", "screenshots/A.png", "screenshots/../a.png", "screenshots/x/a.png", "icon.png"],
+)
+def test_a_screenshot_has_a_plain_name_in_its_folder(folder: Path, name: str) -> None:
+    assert code_of(write_archive(_with_shots(folder, name))) == "package-members"
+
+
+def test_screenshots_are_named_once_there_and_not_too_large(folder: Path) -> None:
+    one = png(64, 64, (0, 0, 0))
+    name = "screenshots/a.png"
+    assert code_of(write_archive(_with_shots(folder, name))) == "package-members"
+    assert code_of(write_archive(_with_shots(folder, name, name) | {name: one})) == "package-members"
+    assert code_of(write_archive(_with_shots(folder) | {name: one})) == "package-members"
+    assert code_of(write_archive(_with_shots(folder, name) | {name: one + bytes(513 * 1024)})) == "package-too-large"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from kernel.errors import ConfigurationError
 from kernel.manifest import PluginManifest, parse_manifest
 from marketplace.package import Package
 from marketplace.rules import RULES, Submission
-from marketplace.rules.growth import Level, base_of, step
+from marketplace.rules.growth import Level, base_of, narrowed, step
 from marketplace.rules.names import alike
 from marketplace.testing import EMPTY_COMPONENT, make_signed, write_plugin
 from marketplace.validator import Finding, Validator
@@ -213,15 +214,70 @@ def test_the_numbers_alone_say_how_much_has_changed(tmp_path, old, new, level):
     assert step(manifest(tmp_path, old).semver, manifest(tmp_path, new).semver) is level
 
 
+def schema(*required: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (schema(a={"type": "string"}), schema(a={"type": "string"}, b={}), []),
+        (schema(a={"type": "string"}), schema(), ["no longer have 'a'"]),
+        (schema(a={}), schema("a", a={}), ["now must have 'a'"]),
+        (schema("a", a={}), schema(a={}), []),
+        (schema(a={"type": "string"}), schema(a={"type": "integer"}), ["have another type for 'a'"]),
+        (schema(a={"type": "integer"}), schema(a={"type": "number"}), []),
+        (schema(a={"type": "number"}), schema(a={"type": "integer"}), ["have another type for 'a'"]),
+        (schema(a={}), schema(a={"type": "string"}), ["have another type for 'a'"]),
+        (schema(a={"type": "string"}), schema(a={"type": ["string", "null"]}), []),
+        (schema(a={"enum": [1, 2]}), schema(a={"enum": [1, 2, 3]}), []),
+        (schema(a={"enum": [1, 2]}), schema(a={"enum": [1]}), ["take less for 'a'"]),
+        (schema(a={}), schema(a={"enum": [1]}), ["take less for 'a'"]),
+        ({}, {"properties": [], "required": "a"}, ["now must have 'a'"]),
+    ],
+)
+def test_settings_that_held_go_on_to_hold(before, after, told):
+    assert list(narrowed(before, after)) == told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [("1.0.0", "1.1.0", True), ("1.0.0", "2.0.0", False), ("0.1.0", "0.1.1", True), ("0.1.0", "0.2.0", False)],
+)
+def test_settings_change_for_the_worse_with_a_major_version_only(tmp_path, old, new, found):
+    asked = Submission(
+        package(tmp_path / "new", version=new),
+        [manifest(tmp_path / "old", old)],
+        schema_of=lambda version: schema(gone={}, strict={"type": "boolean"}) if version == old else None,
+    )
+    assert ("settings-growth" in broken(asked)) is found
+
+
 def test_an_old_minor_version_takes_fixes_and_nothing_below_its_newest(tmp_path):
     history = [manifest(tmp_path, each) for each in ("1.0.0", "1.0.5", "2.1.0")]
-    assert broken(Submission(package(tmp_path / "new", version="1.0.6"), history)) == {}
-    assert broken(Submission(package(tmp_path / "new", version="1.0.4"), history)) == {"version-order": True}
+    # What an old line gets, a person looks at first.
+    assert broken(Submission(package(tmp_path / "new", version="1.0.6"), history)) == {"old-line": False}
+    assert broken(Submission(package(tmp_path / "new", version="1.0.4"), history)) == {
+        "version-order": True,
+        "old-line": False,
+    }
+    assert broken(Submission(package(tmp_path / "new", version="2.1.1"), history)) == {}
+
+
+def test_a_rule_that_is_off_is_not_asked_until_an_operator_wants_it(tmp_path):
+    asked = Submission(package(tmp_path / "new", version="1.1.0", more=LOG), [manifest(tmp_path / "old", "1.0.0")])
+    assert broken(asked) == {}
+    (finding,) = Validator(policy={"reach-grown": "review"}).validate(asked).findings
+    assert (finding.rule, finding.enforced, finding.review) == ("reach-grown", False, True)
+    (first,) = Validator(policy={"first-release": "review"}).validate(replace(asked, history=[])).findings
+    assert first.rule == "first-release"
 
 
 def test_without_a_history_its_rules_are_said_to_be_unseen(tmp_path):
     unseen = Validator().validate(Submission(package(tmp_path))).unseen
-    assert {"version-order", "version-growth", "similar-name", "contract", "component-imports"} == set(unseen)
+    history = {"version-order", "version-growth", "settings-growth", "old-line"}
+    parts = {"parts-malicious", "parts-weak", "parts-weak-minor"}
+    assert {*history, *parts, "similar-name", "contract", "component-imports"} == set(unseen)
 
 
 # ------------------------------------------------------------------------------ names

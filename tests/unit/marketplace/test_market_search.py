@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from marketplace.registry.search import (
     Standing,
     count_facets,
+    merge_index,
     note_downloads,
+    parted,
     refresh_standings,
     search,
     update_search,
@@ -135,6 +137,7 @@ def at(days_ago: float) -> str:
         (Standing(at(10)), Standing(at(900))),
         (Standing(at(1)), Standing(at(1), findings=4)),
         (Standing(at(900), findings=9), Standing(None, findings=9)),
+        (Standing(at(10), verified=True), Standing(at(10))),
     ],
 )
 def test_what_is_used_fresh_and_healthy_ranks_higher(better: Standing, worse: Standing) -> None:
@@ -246,4 +249,33 @@ def test_the_best_are_the_best_of_all_that_match(tmp_path: Path) -> None:
                 best = sorted((s for s in scores if s), reverse=True)[:limit]
                 got = [scores[int(e.id.removeprefix("crowd/p"))] for e in search(connection, " ".join(asked), limit)]
                 assert got == pytest.approx(best)
+    tables.close()
+
+
+def test_an_index_in_many_parts_is_merged_and_finds_the_same(tmp_path: Path) -> None:
+    tables = Tables(tmp_path)
+    tables.create()
+    with tables.write() as connection:
+        # Each transaction is a part; SQLite itself merges only from 16 parts of one size on.
+        connection.exec_driver_sql("INSERT INTO plugin_text(plugin_text, rank) VALUES ('automerge', 0)")
+    for n in range(12):
+        with tables.write() as connection:
+            id = f"crowd/tool-{n}"
+            update_search(connection, id, entry(id, f"Tool {n}", "A common thing.", ()), f"word{n} " * 50)
+    queries = ["thing", "word7", "tool 3", "wrod11"]
+    with tables.read() as connection:
+        assert "plugin_text" in parted(connection)
+        before = [ids(connection, query) for query in queries]
+    begin = more = True
+    calls = 0
+    while more:
+        with tables.write() as connection:
+            more, begin = merge_index(connection, "plugin_text", begin=begin), False
+        calls += 1
+        assert calls < 100
+    with tables.read() as connection:
+        assert "plugin_text" not in parted(connection)
+        assert [ids(connection, query) for query in queries] == before
+        assert before[1] == ["crowd/tool-7"]
+        connection.exec_driver_sql("INSERT INTO plugin_text(plugin_text) VALUES ('integrity-check')")
     tables.close()

@@ -9,6 +9,7 @@ from wasmtime import wat2wasm
 
 from kernel.errors import KeelstoneError
 from kernel.manifest import PluginManifest
+from plugin_sdk.sbom import Part, read_sbom
 from plugin_sdk.scaffold import new_plugin
 from plugin_sdk.toolchain import BuildFailed, Toolchains, build_plugin, built_component
 from plugin_sdk.toolchain.builder import compile_with
@@ -29,6 +30,10 @@ class FakeCompiler:
         self.calls += 1
         self.worlds.append((stage / "wit" / "keelstone.wit").read_text())
         return COMPONENT
+
+    def linked_in(self, folder: Path, stage: Path, manifest: PluginManifest, tools: Toolchains) -> list[Part]:
+        assert (stage / "wit").is_dir()
+        return [Part("npm", "left-pad", "1.3.0")]
 
 
 @pytest.fixture
@@ -55,6 +60,8 @@ def test_a_build_tells_digest_imports_and_what_is_asked_for_in_vain(folder: Path
     assert built.fresh
     assert built.path.read_bytes() == COMPONENT
     assert (built.size, built.imports, built.unused) == (len(COMPONENT), ("log",), ("config",))
+    assert built.parts == ("pkg:npm/left-pad@1.3.0",)
+    assert read_sbom(built.sbom.read_bytes()).component == built.digest
     assert "import config;" in compiler.worlds[0]
     assert "import kv;" not in compiler.worlds[0].partition("world guest")[2]
     assert not (folder / "build" / "stage").exists()

@@ -6,16 +6,17 @@ import json
 import os
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.errors import BudgetSpent, GuestFailure, PluginFailed, ValidationFailed
+from kernel.errors import BackendUnavailable, BudgetSpent, GuestFailure, PluginFailed, ValidationFailed
 from kernel.ports import Effects, GuestCall, GuestResult, GuestUsage, HostExchange, Replay
 from plugin_sdk import Context, NewEvent
 from plugin_sdk.recordings import RecordedExchange, RecordedOutcome, Recording, parse_recording, personal_fields, record
+from plugin_sdk.reporting import FIGURES
 from plugins.builtin.metering.advising import Observed, advise
 from plugins.builtin.metering.domain import (
     CALLS,
@@ -32,6 +33,7 @@ from plugins.builtin.metering.domain import (
     period_start,
     tell,
 )
+from plugins.builtin.metering.figures import Figures
 from plugins.builtin.metering.ledger import MAX_USES, UsageLedger
 from plugins.builtin.metering.redaction import Redactor, shaped
 from plugins.builtin.metering.rest import bucket_in
@@ -385,3 +387,74 @@ def test_a_proposed_limit_is_never_below_the_peak_nor_above_the_present_one(wall
     advice = advise(manifest, Observed("acme/hello", "1.0.0", 1, {"wall_us": wall, "memory_bytes": memory}, {}))
     for finding in advice.findings:
         assert finding.used <= finding.proposed < finding.asked
+
+
+# ---------------------------------------------------------------------------- figures for the marketplace
+
+
+class Signer:
+    """Says who signed, as what; the marketplace's tests check real signatures."""
+
+    def sign(self, kind, statement):
+        return json.dumps([kind, statement])
+
+    def public_keys(self):
+        return {"keys": ["mine"]}
+
+
+class Marketplace:
+    def __init__(self) -> None:
+        self.taken: list[dict] = []
+        self.down = False
+
+    async def hand_in(self, what, statement, keys):
+        if self.down:
+            raise BackendUnavailable("It does not answer.")
+        kind, said = json.loads(statement)
+        assert (what, kind, keys) == ("figures", FIGURES, {"keys": ["mine"]})
+        self.taken.append(said)
+
+
+async def test_figures_leave_without_a_tenants_name_and_in_coarse_steps():
+    market = Marketplace()
+    figures = Figures(lambda: market, Signer, now=lambda: 1_800_000_000.0)
+    for tenant in ("acme", "globex", "initech"):
+        figures.note(call(tenant), result(wall=3_000))
+    failed = GuestFailure("It trapped.")
+    failed.usage = GuestUsage(70_000, 0, 0, 0)
+    figures.note(call(), failed)
+    figures.note(call(replay=Replay(())), result())
+
+    figures.take(date(2027, 1, 15))
+    assert await figures.hand_in()
+
+    (said,) = market.taken
+    (row,) = said["rows"]
+    assert (said["day"], row["plugin"], row["version"]) == ("2027-01-15", "acme/hello", "1.0.0")
+    assert (row["tenants"], row["calls"], row["errors"]) == (2, 4, 1)
+    assert [at for at, number in enumerate(row["latency"]) if number] == [2, 6]
+    assert "globex" not in json.dumps(said)
+
+
+async def test_figures_that_could_not_be_handed_in_are_kept_for_three_days():
+    market, now = Marketplace(), [1_800_000_000.0]
+    figures = Figures(lambda: market, Signer, now=lambda: now[0])
+    market.down = True
+    for day in (date(2027, 1, 10), date(2027, 1, 15)):
+        figures.note(call(), result())
+        figures.take(day)
+    assert not await figures.hand_in()
+    market.down = False
+    assert await figures.hand_in()
+    assert [said["day"] for said in market.taken] == ["2027-01-15"]
+
+
+async def test_a_process_that_ends_hands_in_what_it_has():
+    market = Marketplace()
+    figures = Figures(lambda: market, Signer, now=lambda: 1_800_000_000.0)
+    figures.start()
+    figures.note(call(), result())
+    await figures.stop()
+    await figures.stop()
+    assert [said["day"] for said in market.taken] == ["2027-01-15"]
+    assert len({said["part"] for said in market.taken}) == 1

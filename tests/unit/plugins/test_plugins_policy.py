@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from plugin_sdk.services import ReleaseOrigin
 from plugins.builtin.catalog.policy.domain import (
     Approval,
     Candidate,
@@ -187,9 +188,31 @@ def test_a_release_of_unknown_age_is_as_good_as_new_and_what_is_in_the_process_i
     class Shipped:
         manifest = make_manifest(kind="extension")
         digest = ""
-        published_at = installed_at = None
+        published_at = installed_at = origin = None
 
-    assert of_release({"cool_down_hours": 1}, candidate_of(Shipped())) == []
+    assert of_release({"cool_down_hours": 1, "verification": "domain"}, candidate_of(Shipped())) == []
+
+
+def test_a_publisher_must_have_a_verified_domain_where_a_policy_says_so():
+    class Installed:
+        manifest = asking()
+        digest = "d1"
+        published_at = installed_at = NOW
+        origin = ReleaseOrigin(domain="acme.example")
+
+    class Unverified(Installed):
+        origin = ReleaseOrigin()
+
+    class Unknown(Installed):
+        origin = None
+
+    for release, found in (
+        (Installed, []),
+        (Unverified, [("verification", "acme")]),
+        (Unknown, [("verification", "acme")]),
+    ):
+        assert rules(of_release({"verification": "domain"}, candidate_of(release()))) == found
+        assert of_release({"verification": "none"}, candidate_of(release())) == []
 
 
 def test_grants_are_held_to_capabilities_and_hosts_and_only_if_granted():

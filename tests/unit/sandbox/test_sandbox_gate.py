@@ -20,7 +20,8 @@ from kernel.ports import GuestCall, Replay
 from kernel.service_calls import MAX_NESTED, ServiceBook, ServiceMethod, acting_as
 from kernel.settings import Settings
 from plugin_sdk.testing.fakes import FakeKv
-from sandbox.errors import NeedsThread, ReplayDiverged
+from sandbox.calltime import ThreadTime
+from sandbox.errors import GuestCancelled, NeedsThread, ReplayDiverged
 from sandbox.hostcalls import HostCalls, HostServices
 from sandbox.policy import LimitBook, effective_limits
 from tests.support.manifests import WHY, make_manifest
@@ -94,6 +95,23 @@ async def test_in_a_thread_the_same_call_is_answered():
     host.deadline = time.monotonic() + 30
     assert await asyncio.to_thread(host.host("1.1/kv", "get"), "k") == "one"
     assert await asyncio.to_thread(host.host("1.1/kv", "get-many"), ["k", "k", "other"]) == ["one", "one", None]
+
+
+async def test_a_thread_that_stood_still_is_given_its_time_back_at_the_next_host_call():
+    host = HostCalls(CALL, LIMITS, HostServices(kv=FakeKv()), asyncio.get_running_loop())
+    clock = host.host("1.1/clock", "now")
+
+    def stood_still(known: bool) -> object:
+        host.time = ThreadTime() if known else None
+        host.deadline = time.monotonic() + 0.01
+        time.sleep(0.03)
+        return clock()
+
+    assert isinstance(await asyncio.to_thread(stood_still, True), int)
+    assert (await asyncio.to_thread(stood_still, False)).value["code"] == "deadline"
+    host.cancel()
+    with pytest.raises(GuestCancelled):
+        await asyncio.to_thread(stood_still, True)
 
 
 # ---------------------------------------------------------------------- limits

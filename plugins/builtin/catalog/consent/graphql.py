@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 
 import strawberry
@@ -9,6 +10,7 @@ import strawberry
 from plugin_sdk import GraphQL
 from plugin_sdk.web import authorize, graphql_context
 from plugins.builtin.catalog.consent.receipts import Receipts
+from plugins.builtin.catalog.consent.runs import Runs
 
 
 @strawberry.type(name="ConsentReceipt", description="A decision on what a plugin may do, signed by the platform.")
@@ -22,6 +24,35 @@ class ReceiptType:
     by: str
     digest: str
     statement: str
+
+
+@strawberry.type(name="PluginRun", description="A tenant ran a release with these grants; until is null if it does.")
+class RunType:
+    """A run, for GraphQL."""
+
+    tenant: str
+    plugin: str
+    version: str
+    digest: str
+    since: datetime
+    until: datetime | None
+    granted: list[str]
+    by: str
+    receipt: str
+
+
+def run_types(runs: Runs) -> GraphQL:
+    """Who ran what."""
+
+    @strawberry.type
+    class Query:
+        @strawberry.field(description="When the tenant ran a package, with which grants, and by whose word.")
+        async def plugin_runs(self, info: strawberry.Info, digest: str, tenant: str | None = None) -> list[RunType]:
+            context = await authorize(graphql_context(info), "plugins:read", tenant=tenant)
+            found = await runs.of(digest, context.tenant)
+            return [RunType(**{**asdict(run), "granted": list(run.granted)}) for run in found]
+
+    return GraphQL(query=Query)
 
 
 def consent_types(receipts: Receipts) -> GraphQL:

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 
 from plugin_sdk import Context
-from plugin_sdk.web import requires
+from plugin_sdk.web import requires, scope_of
 from plugins.builtin.catalog.consent.receipts import Receipts
+from plugins.builtin.catalog.consent.runs import Runs
 
 Reads = Annotated[Context, requires("plugins:read")]
 
@@ -37,6 +38,34 @@ class ReceiptsExport(BaseModel):
     exported_at: datetime
     receipts: list[str]
     keys: dict[str, Any]
+
+
+class RunOut(BaseModel):
+    """A tenant ran a release with these grants; `until` is null if it still does. `receipt` is the SHA-256 of the
+    signed receipt of the decision."""
+
+    model_config = ConfigDict(from_attributes=True)
+    tenant: str
+    plugin: str
+    version: str
+    digest: str
+    since: datetime
+    until: datetime | None
+    granted: tuple[str, ...]
+    by: str
+    receipt: str
+
+
+def runs_router(runs: Runs) -> APIRouter:
+    """Who ran what: operators see every tenant, others their own."""
+    router = APIRouter(prefix="/runs", tags=["consents"])
+
+    @router.get("/{digest}", summary="Who ran a package, with which grants, and when")
+    async def of(context: Reads, digest: str) -> list[RunOut]:
+        found = await runs.of(digest, scope_of(context, None))
+        return [RunOut.model_validate(each) for each in found]
+
+    return router
 
 
 def consents_router(receipts: Receipts) -> APIRouter:

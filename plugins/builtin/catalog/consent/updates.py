@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from plugin_sdk import ALL_TENANTS, KeelstoneError, NotFound, PluginManifest, ReleaseState
+from plugin_sdk import ALL_TENANTS, NotFound, PluginManifest, ReleaseState
 from plugin_sdk.differences import Change, differences, sentence, widened
 from plugin_sdk.services import BlobStore, Database
-from plugin_sdk.toolchain.world import capabilities_of, component_imports
+from plugin_sdk.toolchain.world import imports_of
 from plugins.builtin.catalog.application import CatalogRepository, TenantPlugins
 from plugins.builtin.catalog.domain import Activation, Release
+from plugins.builtin.catalog.trust.domain import Windows, doubts
 from plugins.builtin.catalog.upgrades.trial import follows
 
 
@@ -25,6 +26,8 @@ class Update:
     after: str
     changes: tuple[Change, ...]
     needs_consent: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    """Who else stands behind it than behind what runs, in words: it is held until a person allows it."""
 
     @property
     def summary(self) -> str:
@@ -36,8 +39,14 @@ class Updates:
     """Compares installed releases."""
 
     def __init__(
-        self, database: Database, repository: CatalogRepository, tenants: TenantPlugins, blobs: BlobStore
+        self,
+        database: Database,
+        repository: CatalogRepository,
+        tenants: TenantPlugins,
+        blobs: BlobStore,
+        windows: Windows = Windows(),
     ) -> None:
+        self._windows = windows
         self._database = database
         self._repository = repository
         self._tenants = tenants
@@ -85,7 +94,11 @@ class Updates:
         changes = differences(
             old.manifest, after, old_imports=await self._imports(old), new_imports=await self._imports(target)
         )
-        return Update(present.plugin, before, after.version, tuple(changes), undecided(present, old.manifest, after))
+        needed = undecided(present, old.manifest, after)
+        found = doubts(old.origin, target.origin, self._windows)
+        return Update(
+            present.plugin, before, after.version, tuple(changes), needed, tuple(doubt.words for doubt in found)
+        )
 
     async def _imports(self, release: Release) -> tuple[str, ...] | None:
         """The capabilities that a release's code uses; None if its component is gone."""
@@ -96,14 +109,6 @@ class Updates:
             known = None if component is None else await asyncio.to_thread(imports_of, component)
             self._known[release.component] = known
         return self._known[release.component]
-
-
-def imports_of(component: bytes) -> tuple[str, ...] | None:
-    """The capabilities that a component's code uses; None if it can't be read. Some milliseconds for a large one."""
-    try:
-        return tuple(capabilities_of(component_imports(component)))
-    except KeelstoneError:
-        return None
 
 
 def undecided(present: Activation, old: PluginManifest, new: PluginManifest) -> tuple[str, ...]:

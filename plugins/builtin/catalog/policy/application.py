@@ -21,7 +21,7 @@ from plugin_sdk import (
     new_id,
     parse_version,
 )
-from plugin_sdk.services import Database, Marketplace
+from plugin_sdk.services import Database, Marketplace, ReleaseOrigin
 from plugins.builtin.catalog.application import CatalogRepository, TenantPlugins, utc_now
 from plugins.builtin.catalog.domain import Release
 from plugins.builtin.catalog.moves import acting
@@ -313,6 +313,7 @@ class Policies:
             component="",
             state=ReleaseState.UPLOADED,
             published_at=known.published if known else None,
+            origin=ReleaseOrigin(domain=known.domain) if known else None,
         )
 
 

@@ -81,8 +81,12 @@ class Policy(BaseModel):
     """Hosts that no plugin may reach: `http` is not granted to one that could. `*.x.com` is every host below x.com."""
     licenses: Literal["any"] | tuple[LicenseName, ...] = "any"
     """SPDX identifiers. Of `A OR B` one must be here, of `A AND B` both."""
+    verification: Literal["none", "domain"] = "none"
+    """What must vouch for the publisher: nothing, or a domain that the marketplace has verified."""
     cool_down_hours: float = Field(default=0.0, ge=0, le=8_760)
     """How long a release must have been published before it comes in, dependencies too."""
+    fixes_wait: bool = False
+    """Whether the cool-down holds for a release too that mends a weakness, by an advisory of the marketplace."""
     limits: dict[LimitName, Annotated[int, Field(ge=0)]] = {}
     """The most that a manifest may ask for, by the names under `[limits]`."""
 
@@ -95,6 +99,10 @@ class Candidate:
     manifest: PluginManifest
     digest: str = ""
     since: datetime | None = None
+    mends: bool = False
+    """Whether an advisory of the marketplace says that it mends a weakness."""
+    verified: bool = False
+    """Whether a verified domain speaks for its publisher, or it came with the platform itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +212,11 @@ def _release(level: Level, policy: Policy, candidate: Candidate, now: datetime) 
     if policy.licenses != "any" and not allows(policy.licenses, manifest.license):
         expected = ", ".join(policy.licenses) or "no licence at all"
         found.append(_finding(level, "licenses", manifest.license, expected, f"its licence is {manifest.license}"))
-    found += _cool_down(level, policy.cool_down_hours, candidate.since, now)
+    if policy.verification == "domain" and not candidate.verified:
+        what = f"no domain that the marketplace has verified speaks for {publisher}"
+        found.append(_finding(level, "verification", publisher, "a publisher with a verified domain", what, "none"))
+    if policy.fixes_wait or not candidate.mends:
+        found += _cool_down(level, policy.cool_down_hours, candidate.since, now)
     for name, most in sorted(policy.limits.items()):
         asked = getattr(manifest.limits, name)
         if asked > most:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from plugin_sdk import ALL_TENANTS, PLATFORM_TENANT, PluginManifest
-from plugin_sdk.services import Database
+from plugin_sdk import ALL_TENANTS, PLATFORM_TENANT, KeelstoneError, PluginManifest
+from plugin_sdk.services import Database, ReleaseOrigin
+from plugins.builtin.catalog.infrastructure import SqlCatalog
 from plugins.builtin.catalog.policy.domain import OPERATOR, Approval, Candidate, Finding, Policy, Standing, added
 from plugins.builtin.catalog.policy.infrastructure import SqlPolicies
+from plugins.builtin.catalog.trust.application import Trust
+from plugins.builtin.catalog.trust.domain import Windows
+from plugins.builtin.catalog.trust.infrastructure import SqlHolds
 
 
 class ReleaseLike(Protocol):
@@ -27,6 +33,9 @@ class ReleaseLike(Protocol):
     @property
     def installed_at(self) -> datetime | None: ...
 
+    @property
+    def origin(self) -> ReleaseOrigin | None: ...
+
 
 class ActivationLike(Protocol):
     """What the gate needs of an activation."""
@@ -38,6 +47,22 @@ class ActivationLike(Protocol):
     def settings(self) -> Mapping[str, object]: ...
 
 
+Mends = Callable[[str, str], bool]
+"""Whether a plugin's version mends a weakness that the marketplace has spoken of."""
+
+
+class Weaknesses(Protocol):
+    """What the gate asks of the marketplace's advisories."""
+
+    def mends(self, plugin: str, version: str) -> bool: ...
+
+    async def refresh(self) -> object: ...
+
+
+def _none(plugin: str, version: str) -> bool:
+    return False
+
+
 NEVER = datetime.min.replace(tzinfo=UTC)
 """For what came with the platform itself: no cool-down holds it."""
 
@@ -45,22 +70,34 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 def candidate_of(release: ReleaseLike) -> Candidate:
     """An installed release as the rules look at it."""
     if release.manifest.kind != "guest":
-        return Candidate(release.manifest, "", NEVER)
-    return Candidate(release.manifest, release.digest, release.published_at or release.installed_at)
+        return Candidate(release.manifest, "", NEVER, verified=True)
+    since = release.published_at or release.installed_at
+    return Candidate(release.manifest, release.digest, since, verified=has_domain(release.origin))
+
+
+def has_domain(origin: ReleaseOrigin | None) -> bool:
+    """Whether a verified domain spoke for the publisher when the release came in."""
+    return origin is not None and origin.domain is not None
+
+
+def _looked_up(candidate: Candidate, mends: Mends) -> Candidate:
+    manifest = candidate.manifest
+    return replace(candidate, mends=True) if mends(manifest.id, manifest.version) else candidate
 
 
 class Ruling:
     """The policies over one tenant at one moment; ask it as often as needed inside a transaction."""
 
-    def __init__(self, tenant: str, standing: Standing, now: datetime) -> None:
+    def __init__(self, tenant: str, standing: Standing, now: datetime, mends: Mends = _none) -> None:
         self._tenant = tenant
         self._standing = standing
         self._now = now
+        self._mends = mends
 
     def findings(self, release: ReleaseLike, present: ActivationLike | None = None) -> list[Finding]:
         """Everything that stands against a release, and against what ``present`` was granted."""
         candidate = candidate_of(release)
-        found = self._standing.of_release(candidate, self._now)
+        found = self._standing.of_release(_looked_up(candidate, self._mends), self._now)
         return [*found, *self._grants(candidate, present)]
 
     def check_entry(self, release: ReleaseLike, after: ActivationLike) -> None:
@@ -88,11 +125,20 @@ class PolicyGate:
     """Reads the policies that count and applies them."""
 
     def __init__(
-        self, database: Database, store: SqlPolicies, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        database: Database,
+        store: SqlPolicies,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        windows: Windows = Windows(),
+        weaknesses: Weaknesses | None = None,
     ) -> None:
+        self._weaknesses = weaknesses
+        self._mends = _none if weaknesses is None else weaknesses.mends
         self._database = database
         self._store = store
         self._now = now
+        self.trust = Trust(database, SqlCatalog(), SqlHolds(), windows, now)
+        """What holds an update because somebody else stands behind it than behind what runs."""
 
     async def ruling(self, tenant: str) -> Ruling:
         """What counts in one tenant."""
@@ -108,7 +154,7 @@ class PolicyGate:
         if candidate is not None:
             policies[candidate[0]] = candidate[1]
         now = self._now()
-        return {t: Ruling(t, _standing(t, policies, approved), now) for t in tenants}
+        return {t: Ruling(t, _standing(t, policies, approved), now, self._mends) for t in tenants}
 
     async def installing(self, candidate: Policy | None = None) -> Installing:
         """What counts for an install, which is for everybody; ``candidate`` stands in for the stored policy."""
@@ -117,24 +163,30 @@ class PolicyGate:
             # Where one tenant has an exception, the release must be there for it.
             approved = await self._store.find(transaction, level=OPERATOR, states=["approved"], limit=None)
         policy = stored[PLATFORM_TENANT].policy if PLATFORM_TENANT in stored else None
-        return Installing(Standing(candidate or policy, None, approved), self._now())
+        if policy is not None and policy.cool_down_hours and self._weaknesses is not None:
+            # Without an answer, what was last heard counts.
+            with suppress(KeelstoneError):
+                await self._weaknesses.refresh()
+        return Installing(Standing(candidate or policy, None, approved), self._now(), self._mends)
 
 
 class Installing:
     """The operator's policy at one moment, over releases that are to be installed or moved to."""
 
-    def __init__(self, standing: Standing, now: datetime) -> None:
+    def __init__(self, standing: Standing, now: datetime, mends: Mends = _none) -> None:
         self._standing = standing
         self._now = now
+        self._mends = mends
 
     @property
-    def cools_down(self) -> bool:
-        """Whether it matters when releases were published."""
-        return self._standing.operator is not None and self._standing.operator.cool_down_hours > 0
+    def asks_marketplace(self) -> bool:
+        """Whether it matters what the marketplace says of releases: when they were published, and who vouches."""
+        policy = self._standing.operator
+        return policy is not None and (policy.cool_down_hours > 0 or policy.verification != "none")
 
     def findings(self, candidate: Candidate) -> list[Finding]:
         """What stands against it."""
-        return self._standing.of_release(candidate, self._now)
+        return self._standing.of_release(_looked_up(candidate, self._mends), self._now)
 
     def check(self, *candidates: Candidate) -> None:
         """Raise PolicyBlocked for the first that may not come in, telling of all of them."""

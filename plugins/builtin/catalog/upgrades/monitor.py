@@ -197,13 +197,22 @@ class Monitor:
     async def _look(self, upgrade: Upgrade) -> None:
         if upgrade.mode != "canary" or upgrade.state is not UpgradeState.RUNNING:
             return
-        async with self._database.read(ALL_TENANTS if upgrade.for_all else upgrade.owner) as transaction:
-            measured = await self._repository.figures(transaction, upgrade.id)
+        opened = self._opened.get(upgrade.id)
+        reason = self._resting(upgrade)
+        try:
+            if reason is not None:
+                # The calls that opened it came after the last flush.
+                await self.flush()
+            async with self._database.read(ALL_TENANTS if upgrade.for_all else upgrade.owner) as transaction:
+                measured = await self._repository.figures(transaction, upgrade.id)
+        except BaseException:
+            if opened is not None:
+                self._opened.setdefault(upgrade.id, opened)
+            raise
         totals = {OLD: Arm(), NEW: Arm()}
         for _, arm, data in measured:
             totals[arm] = totals[arm] + Arm.of(data)
         canary = totals[NEW] - Arm.of(upgrade.looked.get(NEW, {}))
-        reason = self._resting(upgrade)
         if reason is None:
             if canary.calls < upgrade.thresholds.min_calls:
                 return

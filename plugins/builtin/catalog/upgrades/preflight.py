@@ -25,7 +25,7 @@ from plugin_sdk import (
     parse_version,
 )
 from plugin_sdk.configuration import settle
-from plugin_sdk.services import BlobStore, Database, Marketplace
+from plugin_sdk.services import BlobStore, Database, Marketplace, ReleaseOrigin
 from plugin_sdk.toolchain.world import component_imports
 from plugins.builtin.catalog.application import CatalogRepository, check_order, utc_now
 from plugins.builtin.catalog.consent.updates import Updates
@@ -37,7 +37,9 @@ from plugins.builtin.catalog.policy.gate import PolicyGate, candidate_of
 from plugins.builtin.catalog.upgrades.domain import stays, waits
 from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
 
-Kind = Literal["contract", "requirement", "settings", "events", "order", "consent", "hooks", "pin", "window", "policy"]
+Kind = Literal[
+    "contract", "requirement", "settings", "events", "order", "consent", "hooks", "pin", "window", "policy", "trust"
+]
 Severity = Literal["breaks", "asks", "waits", "notes"]
 _OURS = re.compile(r"keelstone:plugin/[a-z-]+@(\d+)\.(\d+)\.\d+")
 
@@ -89,6 +91,7 @@ class _Target:
     digest: str = ""
     published_at: datetime | None = None
     installed_at: datetime | None = None
+    origin: ReleaseOrigin | None = None
 
 
 class Preflights:
@@ -145,6 +148,10 @@ class Preflights:
             findings += _hooks(where, present, target.manifest, releases)
             against = rulings[where].findings(target, move(present, target.manifest))
             findings += _policy(where, target.manifest, added(against, for_all))
+            old = releases.get((plugin, present.version))
+            version = target.manifest.version
+            if why := await self._gate.trust.foresee(where, plugin, old, present.version, target, version):
+                findings.append(Finding(where, plugin, "trust", "waits", why.detail, why.fix or ""))
             barred, closed = stays(present, target.manifest), waits(windows.get(where), self._now())
             if barred:
                 findings.append(Finding(where, plugin, "pin", "waits", f"It stays on {present.version}: {barred}."))
@@ -169,9 +176,18 @@ class Preflights:
         if stored is not None and stored.state is ReleaseState.INSTALLED:
             component = await self._blobs.get(stored.component)
             since = stored.published_at or stored.installed_at
-            return _Target(stored.manifest, stored.settings_schema, component, stored.digest, since)
+            return _Target(
+                stored.manifest, stored.settings_schema, component, stored.digest, since, origin=stored.origin
+            )
         package = await self._marketplace().fetch(plugin, version)
-        return _Target(package.manifest, package.settings_schema, package.component, package.digest, package.published)
+        return _Target(
+            package.manifest,
+            package.settings_schema,
+            package.component,
+            package.digest,
+            package.published,
+            origin=package.origin,
+        )
 
     def _contract(self, target: _Target, tenant: str, served: Sequence[str]) -> list[Finding]:
         manifest = target.manifest

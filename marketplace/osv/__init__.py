@@ -1,0 +1,1 @@
+"""Known weaknesses of what plugins are linked from: exports in the OSV format, kept and asked offline."""

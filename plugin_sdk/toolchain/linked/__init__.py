@@ -1,0 +1,1 @@
+"""What the compilers linked into a component: a module for each way of naming what others made."""

@@ -1,0 +1,1 @@
+"""Known weaknesses of what runs here: the marketplace's advisories, and whom they affect."""

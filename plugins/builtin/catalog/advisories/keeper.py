@@ -1,0 +1,141 @@
+"""Follows the marketplace's advisories: which active plugins have a known weakness, and which releases mend one.
+
+Each tenant is told once, by an event, of every weakness of every version that it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from plugin_sdk import ALL_TENANTS, Background, KeelstoneError, NewEvent, system_context
+from plugin_sdk.services import Advisory, Database, Marketplace, Transaction
+from plugins.builtin.catalog.application import CatalogRepository
+
+logger = logging.getLogger(__name__)
+REFRESH_SECONDS = 900.0
+FIRST_REST, LONGEST_REST = 5.0, 900.0
+"""Seconds before a marketplace that does not answer is asked again, doubling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """An active plugin with a known weakness; ``fixed_in`` are the versions without it."""
+
+    tenant: str
+    plugin: str
+    version: str
+    advisory: Advisory
+    fixed_in: tuple[str, ...]
+
+
+class Told(Protocol):
+    """Where it is kept who was told of what."""
+
+    async def all(self, transaction: Transaction) -> set[tuple[str, str, str, str]]: ...
+
+    async def add(self, transaction: Transaction, plugin: str, version: str, matter: str, at: datetime) -> bool: ...
+
+
+class AdvisoryKeeper:
+    """Keeps the verified list in memory, a quarter of an hour old at most while the marketplace answers."""
+
+    def __init__(
+        self,
+        marketplace: Callable[[], Marketplace],
+        database: Database,
+        repository: CatalogRepository,
+        told: Told,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._marketplace, self._database, self._repository = marketplace, database, repository
+        self._told, self._now = told, now
+        self._known: tuple[Advisory, ...] = ()
+        self._background = Background(self._run, "advisories")
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._background.start()
+
+    async def stop(self) -> None:
+        """Stop following."""
+        await self._background.stop()
+
+    async def refresh(self) -> tuple[Advisory, ...]:
+        """The verified list as it is now. Raises VerificationFailed or BackendUnavailable."""
+        self._known = await self._marketplace().advisories()
+        return self._known
+
+    def mends(self, plugin: str, version: str) -> bool:
+        """Whether the marketplace says that this release mends a weakness. A publisher's own word does not count:
+        whoever wants a release to come in at once could give it."""
+        return any(
+            each.is_the_marketplaces and each.withdrawn is None and version in each.fixed_in(plugin)
+            for each in self._known
+        )
+
+    async def affected(self, tenant: str | None) -> list[Affected]:
+        """Active plugins with a known weakness; ``tenant`` None: of every tenant."""
+        async with self._database.read(tenant or ALL_TENANTS) as transaction:
+            found = (
+                [(tenant, each) for each in await self._repository.activations(transaction)]
+                if tenant
+                else await self._repository.all_activations(transaction)
+            )
+        return [
+            Affected(owner, each.plugin, each.version, advisory, advisory.fixed_in(each.plugin))
+            for owner, each in found
+            if each.running
+            for advisory in self._known
+            if advisory.affects(each.plugin, each.version)
+        ]
+
+    async def tell(self) -> int:
+        """Tell each tenant of what it runs and has not been told of; how many events that were."""
+        async with self._database.read(ALL_TENANTS) as transaction:
+            told = await self._told.all(transaction)
+        count = 0
+        for each in await self.affected(None):
+            about = (each.plugin, each.version, each.advisory.id)
+            if (each.tenant, *about) in told:
+                continue
+            async with self._database.write(each.tenant, system_context(each.tenant)) as transaction:
+                # Asked again inside: another process may have been quicker.
+                if await self._told.add(transaction, *about, self._now()):
+                    transaction.emit(f"release:{each.plugin}", _event(each))
+                    count += 1
+        return count
+
+    async def _run(self) -> None:
+        rest = FIRST_REST
+        while True:
+            try:
+                await self.refresh()
+                await self.tell()
+                rest = FIRST_REST
+                await asyncio.sleep(REFRESH_SECONDS)
+                continue
+            except KeelstoneError as error:
+                logger.warning("advisories can't be read (tried again in %.0f s): %s", rest, error)
+            except Exception:
+                logger.exception("advisories could not be read; tried again in %.0f s", rest)
+            await asyncio.sleep(rest)
+            rest = min(rest * 2, LONGEST_REST)
+
+
+def _event(found: Affected) -> NewEvent:
+    said = found.advisory
+    data = {
+        "plugin": found.plugin,
+        "version": found.version,
+        "advisory": said.id,
+        "summary": said.summary,
+        "by": said.by,
+        "aliases": list(said.aliases),
+        "fixed_in": list(found.fixed_in),
+    }
+    return NewEvent("plugin.affected", data | ({"severity": said.severity} if said.severity else {}))

@@ -1,0 +1,75 @@
+"""Whose time it was: a guest answers for what it computed and waited for, not for turns that it was not given.
+
+A call's limit is told in wall time, for somebody waits for the answer. But on a machine with more to do than cores,
+in a process whose interpreter another thread holds, or while a compiled component is read from a slow disk, the
+guest's thread stands still through no fault of the guest. That time is given back, within bounds, when the deadline
+is reached: a call that ends in time pays for two looks at the clock, at its begin.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import time
+from typing import Any
+
+from wasmtime import _ffi as ffi
+
+from sandbox.engine import SandboxEngine
+from sandbox.linking import CurrentCall
+
+LEAST_OWED = 0.002
+"""Seconds not worth another look: every call waits so long somewhere."""
+MOST_GIVEN = 2.0
+"""Seconds that one call can be given back in all. The request's own deadline bounds it as well."""
+_CONTINUE = 0
+_log = logging.getLogger("keelstone.sandbox")
+_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_size_t,
+    ctypes.POINTER(ffi.wasmtime_context_t),
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_uint64),
+    ctypes.POINTER(ffi.wasmtime_update_deadline_kind_t),
+)
+
+
+class ThreadTime:
+    """The time of one call in the thread that runs it, where it must be made. All in seconds."""
+
+    __slots__ = ("_began", "_cpu", "given", "waited")
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._cpu = time.thread_time()
+        self.waited = 0.0
+        """What the guest waited for by its own wish, or was made to wait for as a flooder."""
+        self.given = 0.0
+
+    def owed(self) -> float:
+        """What the thread was not given and has not been given back yet; 0 if it is not worth it."""
+        own = time.thread_time() - self._cpu + self.waited
+        owed = time.monotonic() - self._began - own - self.given
+        return 0.0 if owed < LEAST_OWED else max(0.0, min(owed, MOST_GIVEN - self.given))
+
+
+def deadline_callback(engine: SandboxEngine, current: CurrentCall) -> Any:
+    """What wasmtime asks when a guest's epochs are over: some more of them, or the error that ends it.
+
+    For ``wasmtime_store_epoch_deadline_callback``; to be kept as long as the store.
+    """
+
+    def reached(_context: Any, _data: Any, more: Any, kind: Any) -> int:
+        try:
+            call = current.here.call
+            seconds = 0.0 if call is None else call.put_off()
+            if seconds > 0:
+                more[0], kind[0] = engine.ticks(seconds), _CONTINUE
+                return 0
+        except Exception:
+            # Nothing may be raised into wasmtime, which would go on as if the guest had been given more.
+            _log.exception("the sandbox could not tell what a call is owed")
+        # In wasmtime's own words for it, so that it is read as such an end.
+        pointer = ffi.wasmtime_error_new(b"wasm trap: interrupt")
+        return int(ctypes.cast(pointer, ctypes.c_void_p).value or 0)
+
+    return _CALLBACK(reached)

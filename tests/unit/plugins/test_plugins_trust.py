@@ -1,0 +1,65 @@
+"""When an update is held: the rules, without a platform."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from plugin_sdk.services import ReleaseOrigin
+from plugins.builtin.catalog.trust.domain import Hold, Windows, doubts, held, latest
+
+THEN = datetime(2026, 5, 1, 12, tzinfo=UTC)
+MINE = ReleaseOrigin(signers=("a" * 64,), lineage=("a" * 64,))
+WINDOWS = Windows()
+
+
+def kinds(old: ReleaseOrigin | None, new: ReleaseOrigin | None) -> list[str]:
+    return [doubt.kind for doubt in doubts(old, new, WINDOWS)]
+
+
+def test_the_same_keys_or_proper_successors_are_no_news() -> None:
+    assert kinds(MINE, MINE) == []
+    assert kinds(MINE, ReleaseOrigin(signers=("b" * 64,), lineage=("a" * 64, "b" * 64))) == []
+
+
+def test_where_it_is_not_known_who_signed_what_runs_nothing_is_compared() -> None:
+    assert kinds(None, MINE) == []
+
+
+@pytest.mark.parametrize("new", [None, ReleaseOrigin(), ReleaseOrigin(signers=("b" * 64,), lineage=("b" * 64,))])
+def test_a_signer_without_succession_is_told(new: ReleaseOrigin | None) -> None:
+    assert kinds(MINE, new) == ["signer"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (None, None, []),
+        (None, "repository acme/guard", []),
+        ("repository acme/guard", "repository acme/guard", []),
+        ("repository acme/guard", None, ["provenance"]),
+        ("repository acme/guard", "repository evil/guard", ["provenance"]),
+    ],
+)
+def test_provenance_that_is_lost_or_another_is_told(before: str | None, after: str | None, expected: list[str]) -> None:
+    assert kinds(replace(MINE, provenance=before), replace(MINE, provenance=after)) == expected
+
+
+@pytest.mark.parametrize(("recovered", "days"), [(False, 7), (True, 30)])
+def test_a_new_owner_opens_a_window_which_is_longer_after_a_recovery(recovered: bool, days: int) -> None:
+    new = replace(MINE, owner=2, owned_since=THEN, recovered=recovered)
+    (doubt,) = found = doubts(MINE, new, WINDOWS)
+    assert (doubt.kind, latest(found)) == ("owner", THEN + timedelta(days=days))
+    assert doubts(new, new, WINDOWS) == (), "once it runs, it is what the next one is compared with"
+
+
+def test_the_error_says_what_changed_and_who_may_allow_it_from_when() -> None:
+    found = doubts(MINE, replace(MINE, owner=2, owned_since=THEN), WINDOWS)
+    hold = Hold("acme", "acme/guard", "1.0.0", "1.1.0", "d" * 64, found, "held", THEN)
+    error = held(hold, THEN, "acme")
+    assert "belongs to somebody else since 2026-05-01 12:00 UTC" in error.detail
+    assert str(error.fix).startswith("From 2026-05-08 12:00 UTC on, ")
+    assert "keelstone tenant allow acme acme/guard 1.1.0" in str(error.fix)
+    assert str(held(hold, THEN + timedelta(days=8), "acme").fix).startswith("If you trust it, ")
