@@ -30,6 +30,10 @@ CallGate = Callable[[GuestCall], None]
 """Asked before each call; what it raises is the call's answer, and no failure of the plugin."""
 
 
+MOST_OWED_SECONDS = 2.0
+"""What a runtime may give one call back in all, for turns at the machine that its guest was not given."""
+
+
 class Guests:
     """The installed guests of this process and how to call them."""
 

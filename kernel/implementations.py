@@ -11,6 +11,7 @@ from kernel.activation import Activations, ActivationSet, Upgrade
 from kernel.breakers import BreakerKey, Breakers
 from kernel.context import Context
 from kernel.errors import PluginFailed
+from kernel.guests import MOST_OWED_SECONDS
 from kernel.hookspecs import PROJECT, HookSpec, HookSpecs, hook_spec
 from kernel.manifest import HookUse, PluginManifest
 from kernel.ordering import order_plugins
@@ -33,6 +34,9 @@ class Implementation:
         self.breaker = breaker
         self.limit = manifest.limits.concurrency if manifest.kind == "guest" else 1_000
         self.active = 0
+
+
+_MARGIN = 0.5
 
 
 class GuestBinder(Protocol):
@@ -171,8 +175,7 @@ class HookRegistry:
             manifest, call = bound
             if spec.name not in manifest.hooks:
                 continue
-            # A guest ends by its own limits; the margin lets its clearer error through first.
-            limit = min(seconds, manifest.limits.time_ms / 1000 + 0.5)
+            limit = _guest_seconds(manifest.limits.time_ms / 1000, seconds)
             candidates[manifest.id] = self._implementation(manifest, call, limit, tenant, spec)
             uses[manifest.id] = manifest.hooks[spec.name]
         return tuple(candidates[plugin] for plugin in order_plugins(uses, spec.name))
@@ -195,6 +198,15 @@ class HookRegistry:
         if impl.breaker is None:
             impl.breaker = self._breakers.of(BreakerKey(impl.plugin, impl.version, tenant, hook))
         return impl.breaker
+
+
+def _guest_seconds(own: float, hook: float) -> float:
+    """How long a guest's call is waited for, in seconds: ``own`` is its limit, ``hook`` the hook's deadline.
+
+    A guest ends by its own limit, however much the machine owes it on top; the margin lets its clearer error
+    through first. One that would take longer than the hook has is cut off there.
+    """
+    return own + MOST_OWED_SECONDS + _MARGIN if own <= hook else hook
 
 
 def _adapt(function: Callable[..., Any], names: Sequence[str]) -> Callable[[Any, Context], Any]:

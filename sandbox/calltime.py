@@ -11,18 +11,21 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
 
 from wasmtime import _ffi as ffi
 
+from kernel.guests import MOST_OWED_SECONDS
 from sandbox.engine import SandboxEngine
 from sandbox.linking import CurrentCall
 
 LEAST_OWED = 0.002
 """Seconds not worth another look: every call waits so long somewhere."""
-MOST_GIVEN = 2.0
+MOST_GIVEN = MOST_OWED_SECONDS
 """Seconds that one call can be given back in all. The request's own deadline bounds it as well."""
 _CONTINUE = 0
+T = TypeVar("T")
 _log = logging.getLogger("keelstone.sandbox")
 _CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_size_t,
@@ -50,6 +53,32 @@ class ThreadTime:
         own = time.thread_time() - self._cpu + self.waited
         owed = time.monotonic() - self._began - own - self.given
         return 0.0 if owed < LEAST_OWED else max(0.0, min(owed, MOST_GIVEN - self.given))
+
+
+class Errand(Generic[T]):
+    """Work that a guest's thread waits for while the event loop does it.
+
+    It counts as the guest's own from when the loop takes it up: how long the loop was busy before is not.
+    """
+
+    __slots__ = ("_began", "_counted", "_time", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, T], time: ThreadTime | None) -> None:
+        self._work, self._time = work, time
+        self._began: float | None = None
+        self._counted = 0.0
+
+    async def run(self) -> T:
+        """Do the work, on the loop."""
+        self._began = time.monotonic()
+        return await self._work
+
+    def count(self) -> None:
+        """Put what it took until now on the call's account; to be called by the thread that waits."""
+        if self._time is not None and self._began is not None:
+            took = time.monotonic() - self._began
+            self._time.waited += took - self._counted
+            self._counted = took
 
 
 def deadline_callback(engine: SandboxEngine, current: CurrentCall) -> Any:

@@ -46,7 +46,7 @@ from kernel.ports import (
 )
 from kernel.service_calls import acting_as
 from sandbox.abi import Err
-from sandbox.calltime import LEAST_OWED, ThreadTime
+from sandbox.calltime import LEAST_OWED, Errand, ThreadTime
 from sandbox.contract import GENERATIONS
 from sandbox.egress import Egress, EgressRefused, EgressRequest
 from sandbox.errors import (
@@ -407,12 +407,12 @@ class HostCalls:
         if self._loop is None or self._loop.is_closed():
             work.close()
             raise Refused("unavailable", f"{what} cannot be reached")
-        self._waiting = future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        errand = Errand(work, self.time)
+        self._waiting = future = asyncio.run_coroutine_threadsafe(errand.run(), self._loop)
         if self.cancelled:
             future.cancel()
-        began = time.monotonic()
         try:
-            return future.result(timeout=self.remaining())
+            return self._result(future, errand)
         except TimeoutError:
             future.cancel()
             raise Refused("deadline", f"{what} did not answer within the call's time") from None
@@ -428,8 +428,17 @@ class HostCalls:
             _log.warning("host call failed: %s for %s: %r", what, self.call.plugin, error)
             raise Refused("unavailable", f"{what} failed") from error
         finally:
-            if self.time is not None:
-                self.time.waited += time.monotonic() - began
+            errand.count()
+
+    def _result(self, future: concurrent.futures.Future[T], errand: Errand[T]) -> T:
+        """What the work comes to. Raises TimeoutError when the call's time is over and nothing is owed to it."""
+        while True:
+            try:
+                return future.result(timeout=self.remaining())
+            except TimeoutError:
+                errand.count()
+                if future.done() or not self.put_off():
+                    raise
 
     # ------------------------------------------------------------------ log
 

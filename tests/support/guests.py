@@ -133,6 +133,14 @@ CAPABILITIES = {
 }
 
 
+def _patient(more: str) -> str:
+    # What is not about time should not be judged by how busy the machine is.
+    if "time_ms" in more:
+        return more
+    head, _, rest = more.partition("[limits]\n")
+    return f"{head}\n[limits]\ntime_ms = 1000\n{rest}"
+
+
 def signed(
     folder: Path,
     key: SigningKey,
@@ -144,7 +152,9 @@ def signed(
     **manifest: str,
 ) -> SignedPackage:
     """The signed package of a plugin with this component; ``manifest`` is passed to ``write_plugin``,
-    ``schema`` replaces its settings' schema, and ``parts`` is what it was linked from."""
+    ``schema`` replaces its settings' schema, and ``parts`` is what it was linked from. Where the test says nothing
+    of time, a call has a second."""
+    manifest["more"] = _patient(manifest.get("more", ""))
     home = write_plugin(folder / f"{plugin.replace('/', '-')}-{version}", plugin, version, **manifest)
     if schema is not None:
         (home / "settings.schema.json").write_text(schema)

@@ -242,3 +242,14 @@ async def test_a_spent_budget_and_a_withdrawal_leave_the_breaker_alone():
             await hooks.filter("user_creating", DRAFT, Context("acme"))
         assert caught.value.extra["cause"] == "quarantined"
     assert hooks.breakers.states() == []
+
+
+@pytest.mark.parametrize(("own_ms", "waited"), [(20, 1.02 + 1.5), (1_000, 3.5), (5_000, 1.0)])
+def test_a_call_is_waited_for_as_long_as_the_machine_may_owe_it_time(own_ms, waited):
+    manifest = make_manifest(hooks={"user_creating": {}}, limits={"time_ms": own_ms})
+    guests, activations = Guests(FakeRuntime()), Activations()
+    guests.add(GuestRelease(manifest, "d" * 64))
+    activations.load([ActivationRecord("acme", "acme/hello", "1.0.0")])
+    hooks = Dispatcher(activations, guests)
+    [found] = hooks.ready("acme", "user_creating")
+    assert found.seconds == pytest.approx(waited)

@@ -114,6 +114,20 @@ async def test_a_thread_that_stood_still_is_given_its_time_back_at_the_next_host
         await asyncio.to_thread(stood_still, True)
 
 
+@pytest.mark.parametrize("patient", [True, False])
+async def test_what_waits_for_a_busy_loop_is_given_that_time_back(patient, monkeypatch):
+    monkeypatch.setattr("sandbox.calltime.MOST_GIVEN", 10.0 if patient else 0.0)
+    host = HostCalls(
+        CALL, LIMITS, HostServices(kv=FakeKv({("acme", MANIFEST.id, "k"): "one"})), asyncio.get_running_loop()
+    )
+    host.time = ThreadTime()
+    host.deadline = time.monotonic() + 0.05
+    answer = asyncio.get_running_loop().run_in_executor(None, host.host("1.1/kv", "get"), "k")
+    time.sleep(0.2)  # noqa: ASYNC251 - the loop has no turn for it
+    found = await answer
+    assert found == "one" if patient else found.value["code"] == "deadline"
+
+
 # ---------------------------------------------------------------------- limits
 
 
