@@ -375,7 +375,10 @@ class Registry:
         return renewal
 
     async def keep_fresh(self, report: Callable[[str], None] = lambda warning: None) -> None:
-        """Renew every hour, until cancelled; warnings go to ``report``."""
+        """Renew every hour, until cancelled; warnings go to ``report``. Who does this serves: it also keeps the copy
+        for searches."""
+        if self._shared is not None:
+            self._shared.start()
         for warning in self.warnings:
             report(warning)
         await self.resume(report)

@@ -6,6 +6,6 @@ search index that uses it while it can and the registry's own while it can't.
 
 from __future__ import annotations
 
-from marketplace.registry.search.postgres.shared import SharedSearch
+from marketplace.registry.search.postgres.shared import SharedSearch, ping
 
-__all__ = ["SharedSearch"]
+__all__ = ["SharedSearch", "ping"]

@@ -37,6 +37,22 @@ WHOLE: tuple[tuple[int, ...], ...] = (tuple(range(LEVELS + 1)),)
 _VECTORS = {"title": "title", "title keywords summary": "about", "about body": "body"}
 """The vector for each of ``PLACES``' columns."""
 
+# Of matches in any order; each is filled in with the build's table and a condition.
+_FEW = (
+    "SELECT count(*), (array_agg(slot ORDER BY slot))[1:$1] FROM "
+    "(SELECT slot FROM {listing} WHERE {where} LIMIT {most}) matched"
+)
+_BEST = (
+    "WITH matched AS MATERIALIZED (SELECT slot FROM {listing} WHERE {where}) "
+    "SELECT slot FROM matched ORDER BY slot LIMIT $1"
+)
+_NEWEST = (
+    "WITH matched AS MATERIALIZED (SELECT id, slot FROM {listing} WHERE {where}) "
+    "SELECT slot FROM matched ORDER BY id DESC LIMIT $1"
+)
+_FIRST = "SELECT slot FROM {listing} WHERE {where} ORDER BY slot LIMIT $1"
+"""Of matches that an index hands out in order, or of which there are few."""
+
 
 async def bands_of(connection: Any, schema: str) -> tuple[tuple[int, ...], ...]:
     """All steps of quality, best first, in bands of so many plugins as are asked for at a time. Reads all rows."""
@@ -109,12 +125,12 @@ class _Search:
 
     async def _newest(self, limit: int) -> list[int]:
         if not self._facets:
-            return await self._slots("SELECT slot FROM {} ORDER BY id DESC LIMIT $1", limit)
-        newest = (
-            "WITH narrowed AS MATERIALIZED (SELECT id, slot FROM {} WHERE facets @> $2) "
-            "SELECT slot FROM narrowed ORDER BY id DESC LIMIT $1"
-        )
-        return await self._slots(newest, limit, self._facets)
+            rows = await self._connection.fetch(
+                f"SELECT slot FROM {self._names.listing} ORDER BY id DESC LIMIT $1",  # noqa: S608
+                limit,
+            )
+            return [slot for (slot,) in rows]
+        return await self._slots(_NEWEST, "facets @> $2", limit, self._facets)
 
     async def _best(self, words: Sequence[str], query: str, limit: int) -> list[int]:
         stems = await self._stems(words)
@@ -134,35 +150,28 @@ class _Search:
                 scores.setdefault(row, weight * quality_of(row))
         return sorted(scores, key=lambda row: (-scores[row], plugin_of(row)))[:limit]
 
+    def _also(self, condition: str, *values: Any) -> tuple[str, tuple[Any, ...]]:
+        """A condition on values (from ``$2`` on), and that the filters let it pass."""
+        if not self._facets:
+            return condition, values
+        return f"{condition} AND facets @> ${len(values) + 2}", (*values, self._facets)
+
     async def _narrowed(self, condition: str, limit: int, *values: Any) -> list[int]:
-        """The best rows by a condition that few meet, or that an index hands out in order."""
-        also = f" AND facets @> ${len(values) + 2}" if self._facets else ""
-        statement = "SELECT slot FROM {} WHERE " + condition + also + " ORDER BY slot LIMIT $1"
-        return await self._slots(statement, limit, *values, *([self._facets] if self._facets else []))
+        where, told = self._also(condition, *values)
+        return await self._slots(_FIRST, where, limit, *told)
 
     async def _match(self, vector: str, wanted: str, limit: int) -> list[int]:
         """The best rows whose vector has all words."""
-        condition = f"{vector} @@ $2::text::tsquery" + (" AND facets @> $3" if self._facets else "")
-        values = [wanted, *([self._facets] if self._facets else [])]
-        few = (
-            "SELECT count(*), (array_agg(slot ORDER BY slot))[1:$1] FROM (SELECT slot FROM {} WHERE "
-            + condition
-            + f" LIMIT {MANY + 1}) matched"
-        )
-        count, best = await self._connection.fetchrow(few.format(self._names.listing), limit, *values)
+        where, told = self._also(f"{vector} @@ $2::text::tsquery", wanted)
+        statement = _FEW.format(listing=self._names.listing, where=where, most=MANY + 1)
+        count, best = await self._connection.fetchrow(statement, limit, *told)
         if count <= MANY:
             return list(best or ())
         found: list[int] = []
-        step = f" AND facets && ${len(values) + 2}"
-        statement = (
-            "WITH band AS MATERIALIZED (SELECT slot FROM {} WHERE "
-            + condition
-            + step
-            + ") SELECT slot FROM band ORDER BY slot LIMIT $1"
-        )
         for band in self._bands:
             levels = [level_facet(level) for level in band]
-            found += await self._slots(statement, limit - len(found), *values, levels)
+            step = f"{where} AND facets && ${len(told) + 2}"
+            found += await self._slots(_BEST, step, limit - len(found), *told, levels)
             if len(found) >= limit:
                 break
         return found
@@ -171,17 +180,8 @@ class _Search:
         """Rows whose titles have parts of words, best first. Without an index of them the best plugins are looked
         through, as far as it takes."""
         condition = " AND ".join(f"titles LIKE ${at}" for at, _ in enumerate(words, 2))
-        patterns = [f"%{word}%" for word in words]
-        if not self._trigrams:
-            return await self._narrowed(condition, limit, *patterns)
-        also = f" AND facets @> ${len(patterns) + 2}" if self._facets else ""
-        statement = (
-            "WITH parts AS MATERIALIZED (SELECT slot FROM {} WHERE "
-            + condition
-            + also
-            + ") SELECT slot FROM parts ORDER BY slot LIMIT $1"
-        )
-        return await self._slots(statement, limit, *patterns, *([self._facets] if self._facets else []))
+        where, told = self._also(condition, *(f"%{word}%" for word in words))
+        return await self._slots(_BEST if self._trigrams else _FIRST, where, limit, *told)
 
     async def _corrected(self, word: str) -> str:
         """See ``spelling.corrected``."""
@@ -198,8 +198,8 @@ class _Search:
         )
         return [stem for (stem,) in await self._connection.fetch(statement, list(words))]
 
-    async def _slots(self, statement: str, *values: Any) -> list[int]:
-        rows = await self._connection.fetch(statement.format(self._names.listing), *values)
+    async def _slots(self, statement: str, where: str, *values: Any) -> list[int]:
+        rows = await self._connection.fetch(statement.format(listing=self._names.listing, where=where), *values)
         return [slot for (slot,) in rows]
 
     async def _entries(self, rows: Sequence[int]) -> list[MarketplaceEntry]:

@@ -44,7 +44,7 @@ _COLUMNS = (
 _INSERT = (
     "INSERT INTO {listing} SELECT id, changed, slot, plugin, name_key, {schema}.stemmed(opening), titles, kernels, "
     "entry, facets, {schema}.vector(title), {schema}.vector(about), {schema}.vector(body) "
-    f"FROM json_to_recordset($1::json) AS r({_COLUMNS})"
+    "FROM json_to_recordset($1::json) AS r({columns})"
 )
 _SUMS = "SELECT count(*), coalesce(sum(id), 0), coalesce(sum(slot >> 40), 0), coalesce(sum(changed), 0) FROM {listing}"
 
@@ -56,6 +56,9 @@ class Projection:
         self._feed, self._schema = feed, schema
         self.rebuilt = self.replayed = 0
         """How often the copy was made anew here, and how many changes were replayed."""
+
+    def _insert(self, names: Names) -> str:
+        return _INSERT.format(listing=names.listing, schema=self._schema, columns=_COLUMNS)
 
     async def standing(self, connection: Any) -> tuple[int | None, int]:
         """How far the copy and the registry have come; None if there is no copy of this registry as it is."""
@@ -89,7 +92,7 @@ class Projection:
         newest, ours = await asyncio.to_thread(self._feed.sums)
         if newest != state.position or ours == Sums(*map(int, row)):
             return True  # if one of them has moved meanwhile, there is nothing to compare
-        await connection.execute(f"UPDATE {self._schema}.state SET position = $1", 2**62)
+        await connection.execute(f"UPDATE {self._schema}.state SET position = $1", 2**62)  # noqa: S608
         return False
 
     async def _rebuild(self, connection: Any, present: State | None) -> State:
@@ -103,7 +106,7 @@ class Projection:
         position = await asyncio.to_thread(self._feed.newest)
         await make_tables(connection, names)
         async for rows in _in_thread(_records(each) for each in self._feed.listed(BATCH)):
-            await connection.execute(_INSERT.format(listing=names.listing, schema=self._schema), rows)
+            await connection.execute(self._insert(names), rows)
         table = names.spelling.rpartition(".")[2]
         async for some in _in_thread(self._feed.spellings(SPELLINGS_AT_ONCE)):
             await connection.copy_records_to_table(table, schema_name=self._schema, records=some)
@@ -129,7 +132,7 @@ class Projection:
             async with connection.transaction():
                 gone = [each.id for each in changed]
                 await connection.execute(f"DELETE FROM {names.listing} WHERE id = ANY($1)", gone)  # noqa: S608
-                await connection.execute(_INSERT.format(listing=names.listing, schema=self._schema), rows)
+                await connection.execute(self._insert(names), rows)
                 await connection.execute(
                     f"INSERT INTO {names.spelling} SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING",  # noqa: S608
                     [remainder for remainder, _ in learnt],

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Coroutine
 from typing import Any
-from urllib.parse import urlsplit
 
 from kernel.errors import ConfigurationError, KeelstoneError
 from marketplace.registry.search.feed import Feed
@@ -53,11 +52,12 @@ class SharedSearch:
     ``own`` while there is none. Raises ConfigurationError for an address that can't be one."""
 
     def __init__(self, url: str, feed: Feed, root: bytes, own: SearchIndex) -> None:
-        if urlsplit(url).scheme not in ("postgresql", "postgres"):
+        scheme = url.partition("://")[0]
+        if scheme not in ("postgresql", "postgres"):
             raise ConfigurationError(
                 "KEELSTONE_MARKETPLACE_SEARCH_URL names a database that is not supported.",
                 expected="postgresql://user:password@host/db, or nothing for the registry's own index",
-                found=urlsplit(url).scheme or "an address without a scheme",
+                found=scheme if scheme.isalnum() else "an address without a scheme",
             )
         driver()
         self.schema = schema_name(hashlib.sha256(root).hexdigest())
@@ -72,8 +72,7 @@ class SharedSearch:
         self._pool: Any = None
         self._loop = asyncio.new_event_loop()
         self._woken, self._stopping = asyncio.Event(), False
-        self._thread = threading.Thread(target=self._run, name="keelstone-search", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     # -------------------------------------------------------------------------- asking
 
@@ -100,6 +99,13 @@ class SharedSearch:
             return "postgresql"
         return f"sqlite: {self._away}"
 
+    def start(self) -> None:
+        """Begin to keep the copy up and to ask it; without it, the registry's own index answers everything. For those
+        who serve: a command that ends soon has no use for it."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="keelstone-search", daemon=True)
+            self._thread.start()
+
     def wake(self) -> None:
         """Something was published: look at once. From any thread, and without waiting."""
         with contextlib.suppress(RuntimeError):  # it is being closed
@@ -113,6 +119,9 @@ class SharedSearch:
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()
 
+        if self._thread is None:
+            self._loop.close()
+            return
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(stop)
         self._thread.join(10)
@@ -170,7 +179,7 @@ class SharedSearch:
         try:
             self._pool = await connect.create_pool(
                 self._url,
-                min_size=1,
+                min_size=0,  # the keeper notices an outage, and the pool would log each attempt
                 max_size=CONNECTIONS,
                 timeout=SEARCH_SECONDS,
                 command_timeout=SEARCH_SECONDS,
@@ -210,3 +219,12 @@ class SharedSearch:
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
+
+
+async def ping(url: str) -> None:
+    """Ask the PostgreSQL at ``url`` anything. Raises what it takes, ConfigurationError among it."""
+    connection = await driver().connect(url, timeout=SEARCH_SECONDS)
+    try:
+        await connection.fetchval("SELECT 1", timeout=SEARCH_SECONDS)
+    finally:
+        connection.terminate()
