@@ -301,6 +301,34 @@ def test_without_trigrams_parts_of_words_are_found_too(
     assert shared.search("nvoic", 9, SearchFilters(publisher="none")) == []
 
 
+def test_a_copy_that_was_dropped_is_made_anew(tables: Tables, database_url: str, open_shared: OpenShared) -> None:
+    filled(tables, 5)
+    shared = open_shared(SqliteIndex(tables))
+    caught_up(shared, tables)
+    ask(database_url, f"DROP SCHEMA {shared.schema} CASCADE")
+    assert len(shared.search("invoice", 9)) == 5
+    until(lambda: shared.projection.rebuilt == 2, "made anew")
+    filled(tables, 3, "ledger")
+    caught_up(shared, tables)
+    shared._own = Nobody()
+    assert len(shared.search("ledger", 9)) == 3
+
+
+def test_a_database_that_cannot_keep_all_letters_is_not_used(
+    tables: Tables, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    base, _, name = database_url.rpartition("/")
+    ask(f"{base}/postgres", f"CREATE DATABASE {name}_latin ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+    try:
+        shared = SharedSearch(f"{base}/{name}_latin", Feed(tables), ROOT, SqliteIndex(tables))
+        shared.start()
+        until(lambda: bool(caplog.records), "a warning")
+        assert "cannot keep all letters" in shared.answered_by
+        shared.close()
+    finally:
+        ask(f"{base}/postgres", f"DROP DATABASE {name}_latin WITH (FORCE)")
+
+
 def test_registries_do_not_meet_in_one_database(tables: Tables, database_url: str, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

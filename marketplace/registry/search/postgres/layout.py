@@ -7,6 +7,7 @@ Porter stemmer, which is the one SQLite uses; no parser or list of stop words of
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,10 +153,9 @@ async def _trigrams(connection: Any) -> str | None:
     """The schema that has ``pg_trgm``, which is made if that is allowed; None if it cannot be had."""
     found = await connection.fetchval(_EXTENSION)
     if found is None:
-        try:
+        # Not installed, not ours to make, or made by somebody else this very moment.
+        with contextlib.suppress(driver().PostgresError):
             await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
-        except driver().PostgresError:
-            return None  # not installed, or not ours to make
         found = await connection.fetchval(_EXTENSION)
     return None if found is None else str(found).replace('"', '""')
 

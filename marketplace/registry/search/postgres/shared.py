@@ -119,6 +119,7 @@ class SharedSearch:
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()
 
+        self._current, self._away = float("-inf"), "it is closed"
         if self._thread is None:
             self._loop.close()
             return
