@@ -262,6 +262,29 @@ def test_while_postgresql_is_away_the_registry_answers_and_publishing_goes_on(
     assert len(shared.search("ledger", 20)) == 7
 
 
+async def test_a_postgresql_that_hangs_is_waited_for_once(
+    tables: Tables, database_url: str, open_shared: OpenShared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_module, "SEARCH_SECONDS", 0.5)
+    filled(tables, 5)
+    shared = open_shared(SqliteIndex(tables))
+    await asyncio.to_thread(caught_up, shared, tables)
+    holder = await asyncpg.connect(database_url)
+    holding = holder.transaction()
+    await holding.start()
+    await holder.execute(f"LOCK TABLE {shared.schema}.state IN ACCESS EXCLUSIVE MODE")
+    assert len(await asyncio.to_thread(shared.search, "invoice", 9)) == 5
+    assert shared.answered_by.startswith("sqlite: ")
+    waited: list[object] = []
+    monkeypatch.setattr(shared, "_wait", lambda work: waited.append(work))
+    assert len(await asyncio.to_thread(shared.search, "invoice", 9)) == 5
+    assert waited == []
+    monkeypatch.undo()
+    await holding.rollback()
+    await holder.close()
+    await asyncio.to_thread(caught_up, shared, tables)
+
+
 def test_a_registry_from_an_older_backup_is_copied_anew(
     tables: Tables, open_shared: OpenShared, tmp_path: Path
 ) -> None:

@@ -85,7 +85,7 @@ async def find(
         state = await read_state(connection, schema)
         if state is None:
             return None
-        return await _Search(connection, schema, state, bands, filters or SearchFilters()).search(plain(query), limit)
+        return await _Search(connection, schema, state, bands, filters or SearchFilters()).search(query, limit)
 
 
 class _Search:
@@ -135,7 +135,7 @@ class _Search:
     async def _best(self, words: Sequence[str], query: str, limit: int) -> list[int]:
         stems = await self._stems(words)
         scores: dict[int, float] = {}
-        name, plugin = " ".join(words), query.strip().lower()
+        name, plugin = " ".join(words), plain(query.strip().lower())
         for row in await self._narrowed("(name_key = $2 OR plugin = $3)", limit, name, plugin):
             scores[row] = EXACT * quality_of(row)
         if len(words) == 1:
