@@ -359,6 +359,7 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
             rules=settings.marketplace_rules,
             witnesses=trusted_witnesses(settings),
             threshold=settings.marketplace_severity,
+            search_url=settings.marketplace_search_url,
         )
         app = create_marketplace(registry)
         closing.append(registry.close)

@@ -31,6 +31,7 @@ def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces:
         open_namespaces=open_namespaces,
         witnesses=trusted_witnesses(settings),
         threshold=settings.marketplace_severity,
+        search_url=settings.marketplace_search_url,
     )
     app = create_app(registry, lifespan=standalone_lifespan(registry, report=_warn))
     err.print(f"Marketplace over {registry_folder(settings)}; Ctrl-C stops it.", markup=False)
