@@ -70,6 +70,8 @@ class Release:
     yanked: Yank | None
     manifest: Mapping[str, Any]
     envelope: Mapping[str, Any]
+    provenance: Mapping[str, Any] | None = None
+    """Of a CI job's release: the marketplace's word for the job's key, and where the log has that."""
 
     def parsed_manifest(self) -> PluginManifest:
         """The manifest as a typed value. Raises ManifestError if this kernel cannot read it."""
@@ -88,6 +90,13 @@ def _plain(yanked: Yank | None) -> dict[str, str] | None:
     return None if yanked is None else asdict(yanked)
 
 
+def _plain_release(release: Release) -> dict[str, Any]:
+    said = {**{name: getattr(release, name) for name in _FIELDS}, "yanked": _plain(release.yanked)}
+    if release.provenance is None:
+        del said["provenance"]
+    return said
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
     """All releases of one plugin, newest version first."""
@@ -99,6 +108,14 @@ class Index:
     """The domain that speaks for its publisher, as the marketplace verified it."""
     mirrored: Mirrored | None = None
     """None: it was published here."""
+    jobs: tuple[Mapping[str, Any], ...] = ()
+    """Its publisher's lists of the CI jobs that may release it, each with its place in the log, if one ever did."""
+
+    def places(self, *versions: str) -> tuple[int, ...]:
+        """The log's indices that the provenance of some versions (or of all) needs, unverified: to fetch proofs."""
+        some = [r for r in self.releases if r.provenance is not None and (not versions or r.version in versions)]
+        said = [each for release in some for each in (release.provenance, *self.jobs)]
+        return tuple(sorted({each["entry"] for each in said if each and type(each.get("entry")) is int}))
 
     def find(self, version: str) -> Release | None:
         """The release of that version, yanked or not."""
@@ -120,12 +137,14 @@ class Index:
 
     def to_bytes(self) -> bytes:
         """The document, canonical."""
-        listed = [{**{name: getattr(r, name) for name in _FIELDS}, "yanked": _plain(r.yanked)} for r in self.releases]
+        listed = [_plain_release(release) for release in self.releases]
         body = {"format": FORMAT, "plugin": self.plugin, "releases": listed}
         if self.deprecated is not None:
             body["deprecated"] = asdict(self.deprecated)
         if self.domain is not None:
             body["domain"] = self.domain
+        if self.jobs:
+            body["jobs"] = [dict(each) for each in self.jobs]
         if self.mirrored is not None:
             body["mirrored"] = asdict(self.mirrored)
         return canonical_json(body)
@@ -142,10 +161,11 @@ def make_index(
     deprecated: Deprecation | None = None,
     domain: str | None = None,
     mirrored: Mirrored | None = None,
+    jobs: Iterable[Mapping[str, Any]] = (),
 ) -> Index:
     """The index of ``releases``, put in order."""
     newest_first = sorted(releases, key=lambda r: parse_version(r.version), reverse=True)
-    return Index(plugin, tuple(newest_first), deprecated, domain, mirrored)
+    return Index(plugin, tuple(newest_first), deprecated, domain, mirrored, tuple(jobs))
 
 
 def read_index(document: bytes) -> Index:
@@ -160,7 +180,14 @@ def read_index(document: bytes) -> Index:
         deprecated, domain, mirrored = (body.get(name) for name in ("deprecated", "domain", "mirrored"))
         advice = Deprecation(**deprecated) if deprecated else None
         origin = Mirrored(**mirrored) if mirrored else None
-        return Index(str(body["plugin"]), releases, advice, None if domain is None else str(domain), origin)
+        return Index(
+            str(body["plugin"]),
+            releases,
+            advice,
+            None if domain is None else str(domain),
+            origin,
+            tuple(body.get("jobs", ())),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise RegistryDamaged(
             f"A plugin's index cannot be read: {error}.",

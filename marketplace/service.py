@@ -20,6 +20,7 @@ from starlette.datastructures import UploadFile
 from kernel.errors import NotFound, ValidationFailed
 from marketplace.http import FOREVER, NEVER, BodyLimit, add_problem_handlers
 from marketplace.index import Deprecation, Release, Yank, entry_of
+from marketplace.jobroutes import add_job_routes
 from marketplace.keyroutes import add_key_routes
 from marketplace.log.routes import add_log_routes
 from marketplace.mirror.syncing import Mirror
@@ -127,6 +128,7 @@ def create_app(registry: Registry, *, lifespan: Lifespan | None = None) -> FastA
     _add_revocations(app, registry)
     _add_writing(app, registry)
     add_key_routes(app, registry)
+    add_job_routes(app, registry)
     add_report_routes(app, registry)
     add_pages(app, registry)
     return app

@@ -333,6 +333,22 @@ class SearchFilters:
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """The run of a CI job that made and signed a release, as the job's issuer told it to the marketplace.
+
+    ``environment`` is empty if the job has none; ``commit`` and ``ref`` are what was built; ``url`` shows the run.
+    """
+
+    host: str
+    repository: str
+    workflow: str
+    environment: str
+    commit: str
+    ref: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseOrigin:
     """Who stands behind a verified release, to compare with what runs already.
 
@@ -340,7 +356,7 @@ class ReleaseOrigin:
     the present ones came (they among them). ``owner`` counts the namespace's owners from 1, ``owned_since`` is when
     the present one took over; ``recovered``: the marketplace's operator put new keys in place of lost ones.
     ``provenance`` names what built it, where a build service vouches for that; ``domain`` the domain that speaks for
-    its publisher, where the marketplace has verified one.
+    its publisher, where the marketplace has verified one. ``build`` has the particulars of ``provenance``.
     """
 
     signers: tuple[str, ...] = ()
@@ -350,6 +366,7 @@ class ReleaseOrigin:
     recovered: bool = False
     provenance: str | None = None
     domain: str | None = None
+    build: Build | None = None
 
 
 @dataclass(frozen=True, slots=True)

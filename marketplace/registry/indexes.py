@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from marketplace.index import Deprecation, Index, Release, Yank, entry_of, index_path, make_index
 from marketplace.registry.claims import mirrored_from
 from marketplace.registry.domains import domains_of
+from marketplace.registry.jobs import lists_of, provenance_of
 from marketplace.registry.search import Listing, Standing, downloads_of, update_listings
 from marketplace.registry.tables import OLD_TEXT, in_parts
 
@@ -69,6 +70,8 @@ def _load(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[I
     found: dict[str, list[Release]] = {plugin: [] for plugin in wanted}
     findings: dict[str, dict[str, int]] = {plugin: {} for plugin in wanted}
     said: dict[str, Deprecation] = {}
+    built = provenance_of(connection, wanted)
+    jobs = {each: lists_of(connection, each) for each in {plugin.partition("/")[0] for plugin, _ in built}}
     for some, marks in in_parts(wanted):
         # Plain SQL: in a batch, building expressions would cost more than SQLite takes to answer.
         for row in connection.exec_driver_sql(_RELEASES.format(marks), some):
@@ -83,6 +86,7 @@ def _load(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[I
                     yanked=_yank(yank, ended, at),
                     manifest=orjson.loads(manifest),
                     envelope=orjson.loads(envelope),
+                    provenance=built.get((plugin, version)),
                 )
             )
             findings[plugin][version] = len(orjson.loads(told))
@@ -95,8 +99,10 @@ def _load(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[I
     origins = mirrored_from(connection, wanted)
 
     def index_of(plugin: str) -> Index:
-        domain = domains.get(plugin.partition("/")[0])
-        return make_index(plugin, found[plugin], said.get(plugin), domain, origins.get(plugin))
+        publisher = plugin.partition("/")[0]
+        by_jobs = any(release.provenance is not None for release in found[plugin])
+        lists = jobs.get(publisher, []) if by_jobs else []
+        return make_index(plugin, found[plugin], said.get(plugin), domains.get(publisher), origins.get(plugin), lists)
 
     return {plugin: (index_of(plugin), findings[plugin]) for plugin in found}
 
