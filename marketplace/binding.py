@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
 
     from marketplace.succession import InForce, Succession
+    from plugin_sdk.services import Build
 
 LIFETIME = timedelta(minutes=15)
 PROOF_PAYLOAD = "application/vnd.keelstone.job-key+json"
@@ -83,6 +85,15 @@ def read_binding(envelope: Mapping[str, Any], entry: int | None = None) -> Bindi
         return Binding(str(said["plugin"]), key, run, *moments, dict(envelope), entry)
     except (KeelstoneError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise VerificationFailed("binding", f"the binding cannot be read: {error}.") from error
+
+
+def build_of(provenance: Mapping[str, Any] | None) -> Build | None:
+    """What a release's entry in an index says of what built it; None if nothing does, or it cannot be read."""
+    if provenance is None:
+        return None
+    with suppress(VerificationFailed, KeyError, TypeError):
+        return read_binding(provenance["binding"]).run.build
+    return None
 
 
 def prove_key(key: SigningKey, token: str, plugin: str, audience: str) -> bytes:

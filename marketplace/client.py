@@ -24,7 +24,6 @@ from kernel.versions import parse_version
 from marketplace.advisories import ADVISORIES_TARGET, read_advisories
 from marketplace.errors import PackageTooLarge, RegistryDamaged, VerificationFailed
 from marketplace.index import Index, checked_id, entry_of, index_path, read_index
-from marketplace.jobs import Run
 from marketplace.log.key import KEYS_TARGET, LogKeys, read_log_keys
 from marketplace.log.note import VerifierKey
 from marketplace.mirror.evidence import backing_of, paths_of
@@ -36,7 +35,6 @@ from marketplace.transport import Transport
 from marketplace.tufcache import TrustedCache
 from plugin_sdk.services import (
     Advisory,
-    Build,
     MarketplaceEntry,
     PublishedRelease,
     ReleaseOrigin,
@@ -305,12 +303,7 @@ def origin_of(counted: InForce, signers: Sequence[str], domain: str | None) -> R
     """Whose release it is, as the platform compares it with what it runs."""
     since = None if counted.owned_since is None else datetime.fromisoformat(counted.owned_since)
     # Behind a CI job's key, which is new each time, are the keys of those who let it release.
-    by, built = tuple(sorted(counted.behind or signers)), None if counted.run is None else build_of(counted.run)
+    by, built = tuple(sorted(counted.behind or signers)), None if counted.run is None else counted.run.build
     source = None if counted.run is None else counted.run.source
     origin = ReleaseOrigin(by, counted.lineage, counted.owner, since, counted.recovered, source, domain, built)
     return origin
-
-
-def build_of(run: Run) -> Build:
-    """What a CI job's run was, as the platform shows it."""
-    return Build(run.host, run.repository, run.workflow, run.environment, run.commit, run.ref, run.url)

@@ -18,6 +18,7 @@ from kernel.errors import ValidationFailed
 from marketplace.errors import VerificationFailed
 from marketplace.keys import SigningKey, check_publisher
 from marketplace.signing import JOBS, canonical_json, peek_statement, sign_statement
+from plugin_sdk.services import Build
 
 MAX_JOBS = 50
 MAX_LISTS = 200
@@ -48,6 +49,11 @@ class Run:
     def host(self) -> str:
         """Where the repository is, such as ``github.com``."""
         return self.url.removeprefix("https://").partition("/")[0]
+
+    @property
+    def build(self) -> Build:
+        """As platforms show it."""
+        return Build(self.host, self.repository, self.workflow, self.environment, self.commit, self.ref, self.url)
 
     @property
     def source(self) -> str:
