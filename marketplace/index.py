@@ -19,7 +19,7 @@ from kernel.manifest import PluginManifest, check_plugin_id, manifest_from_dict
 from kernel.versions import parse_version
 from marketplace.errors import RegistryDamaged
 from marketplace.signing import canonical_json
-from plugin_sdk.services import MarketplaceEntry
+from plugin_sdk.services import MarketplaceEntry, PublishedRelease
 
 FORMAT = 1
 
@@ -108,8 +108,15 @@ class Index:
     """The domain that speaks for its publisher, as the marketplace verified it."""
     mirrored: Mirrored | None = None
     """None: it was published here."""
+    repository: str | None = None
+    """One whose CI job has released a plugin of its publisher, and still may, as the marketplace saw it."""
     jobs: tuple[Mapping[str, Any], ...] = ()
     """Its publisher's lists of the CI jobs that may release it, each with its place in the log, if one ever did."""
+
+    def published(self) -> dict[str, PublishedRelease]:
+        """The installable versions, as the platform asks for them."""
+        about = (self.domain, self.repository)
+        return {r.version: PublishedRelease(r.digest, r.published_at, *about) for r in self.installable()}
 
     def places(self, *versions: str) -> tuple[int, ...]:
         """The log's indices that the provenance of some versions (or of all) needs, unverified: to fetch proofs."""
@@ -143,6 +150,8 @@ class Index:
             body["deprecated"] = asdict(self.deprecated)
         if self.domain is not None:
             body["domain"] = self.domain
+        if self.repository is not None:
+            body["repository"] = self.repository
         if self.jobs:
             body["jobs"] = [dict(each) for each in self.jobs]
         if self.mirrored is not None:
@@ -162,10 +171,11 @@ def make_index(
     domain: str | None = None,
     mirrored: Mirrored | None = None,
     jobs: Iterable[Mapping[str, Any]] = (),
+    repository: str | None = None,
 ) -> Index:
     """The index of ``releases``, put in order."""
     newest_first = sorted(releases, key=lambda r: parse_version(r.version), reverse=True)
-    return Index(plugin, tuple(newest_first), deprecated, domain, mirrored, tuple(jobs))
+    return Index(plugin, tuple(newest_first), deprecated, domain, mirrored, repository, tuple(jobs))
 
 
 def read_index(document: bytes) -> Index:
@@ -186,6 +196,7 @@ def read_index(document: bytes) -> Index:
             advice,
             None if domain is None else str(domain),
             origin,
+            body.get("repository"),
             tuple(body.get("jobs", ())),
         )
     except (ValueError, KeyError, TypeError) as error:

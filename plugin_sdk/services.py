@@ -356,7 +356,8 @@ class ReleaseOrigin:
     the present ones came (they among them). ``owner`` counts the namespace's owners from 1, ``owned_since`` is when
     the present one took over; ``recovered``: the marketplace's operator put new keys in place of lost ones.
     ``provenance`` names what built it, where a build service vouches for that; ``domain`` the domain that speaks for
-    its publisher, where the marketplace has verified one. ``build`` has the particulars of ``provenance``.
+    its publisher, where the marketplace has verified one. ``build`` has the particulars of ``provenance``;
+    ``repository`` is one whose CI job has released a plugin of its publisher, and still may.
     """
 
     signers: tuple[str, ...] = ()
@@ -367,6 +368,7 @@ class ReleaseOrigin:
     provenance: str | None = None
     domain: str | None = None
     build: Build | None = None
+    repository: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,11 +394,12 @@ class VerifiedPackage:
 @dataclass(frozen=True, slots=True)
 class PublishedRelease:
     """One release as the verified index lists it. ``digest`` is the archive's SHA-256 in hex, ``domain`` the domain
-    that speaks for its publisher, if one was verified."""
+    that speaks for its publisher, if one was verified, ``repository`` one whose CI job has released for them."""
 
     digest: str
     published: datetime
     domain: str | None = None
+    repository: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

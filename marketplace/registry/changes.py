@@ -84,7 +84,7 @@ class Publish:
             if built is None:
                 check_still_signed(connection, manifest.id, self.envelope)
             else:
-                keep_provenance(connection, manifest.id, manifest.version, built)
+                keep_provenance(connection, manifest.id, manifest.version, built, touched)
             documents = (manifest_document(manifest), envelope, list(self.findings))
             told = (manifest.requires.kernel, *(orjson.dumps(document).decode() for document in documents))
             connection.exec_driver_sql(_RELEASE, (*values.values(), *told))

@@ -21,7 +21,7 @@ from marketplace.registry.change import Touched
 from marketplace.registry.claims import refuse_mirrored
 from marketplace.registry.log import LogRows
 from marketplace.registry.publishers import succession_of
-from marketplace.registry.tables import Tables, in_parts, log_entries, schema
+from marketplace.registry.tables import Tables, in_parts, log_entries, releases, schema
 from marketplace.signing import JOBS, STATEMENT_PAYLOAD, only_by, open_statement
 
 namespace_jobs = sa.Table(
@@ -88,9 +88,7 @@ class KeepJobs:
         place = LogRows(connection).checkpoint().size + len(touched.entries)
         values = {"publisher": said.publisher, "version": said.version, "statement": statement, "entry": place}
         connection.execute(sa.insert(namespace_jobs).values(values))
-        mine = release_provenance.c.plugin.startswith(f"{said.publisher}/", autoescape=True)
-        for plugin in connection.execute(sa.select(release_provenance.c.plugin).where(mine).distinct()).scalars():
-            touched.plugins.setdefault(plugin, None)
+        _touch(connection, said.publisher, touched)
         touched.log(jobs_entry(said.publisher, said.version, statement_digest(statement), now), statement)
         return read_jobs(statement, place)
 
@@ -193,8 +191,13 @@ def check_job(
     return binding.to_dict()
 
 
-def keep_provenance(connection: sa.Connection, plugin: str, version: str, said: Mapping[str, Any]) -> None:
-    """Keep what the index says of a release's provenance."""
+def keep_provenance(
+    connection: sa.Connection, plugin: str, version: str, said: Mapping[str, Any], touched: Touched
+) -> None:
+    """Keep what the index says of a release's provenance. The first one shows what repository is its publisher's."""
+    publisher = plugin.partition("/")[0]
+    if repository_of(connection, publisher) is None:
+        _touch(connection, publisher, touched)
     values = {"plugin": plugin, "version": version, "provenance": dict(said)}
     connection.execute(sa.insert(release_provenance).values(values))
 
@@ -219,6 +222,40 @@ def provenance_of(connection: sa.Connection, plugins: Sequence[str]) -> dict[tup
         for plugin, version, said in connection.exec_driver_sql(query, some):
             found[plugin, version] = orjson.loads(said)
     return found
+
+
+def repository_of(connection: sa.Connection, publisher: str) -> str | None:
+    """A repository whose CI job has released a plugin of the namespace, and still may; None if there is none."""
+    present = newest_list(connection, publisher)
+    if present is None or not present.jobs:
+        return None
+    mine = release_provenance.c.plugin.startswith(f"{publisher}/", autoescape=True)
+    found = (
+        sa.select(release_provenance).where(mine).order_by(release_provenance.c.plugin, release_provenance.c.version)
+    )
+    for row in connection.execute(found):
+        run = read_binding(row.provenance["binding"]).run
+        if present.job_of(run, row.plugin) is not None:
+            return f"{run.host}/{run.repository}"
+    return None
+
+
+def repositories_of(connection: sa.Connection, publishers: Sequence[str]) -> dict[str, str]:
+    """:func:`repository_of` those namespaces that have one."""
+    found: dict[str, str] = {}
+    for some, marks in in_parts(publishers):
+        query = f"SELECT DISTINCT publisher FROM namespace_jobs WHERE publisher IN ({marks})"  # noqa: S608
+        for publisher in connection.exec_driver_sql(query, some).scalars().all():
+            if (repository := repository_of(connection, publisher)) is not None:
+                found[publisher] = repository
+    return found
+
+
+def _touch(connection: sa.Connection, publisher: str, touched: Touched) -> None:
+    """Have the index of each of the publisher's plugins made anew."""
+    mine = releases.c.plugin.startswith(f"{publisher}/", autoescape=True)
+    for plugin in connection.execute(sa.select(releases.c.plugin).where(mine).distinct()).scalars():
+        touched.plugins.setdefault(plugin, None)
 
 
 def lists_of(connection: sa.Connection, publisher: str) -> list[dict[str, Any]]:

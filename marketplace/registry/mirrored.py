@@ -251,7 +251,7 @@ class TakeUpstream:
         }
         connection.execute(sa.insert(releases).values(values))
         if release.provenance is not None:
-            keep_provenance(connection, plugin, release.version, release.provenance)
+            keep_provenance(connection, plugin, release.version, release.provenance, touched)
         touched.log(release_entry(plugin, release.version, release.digest, statement_digest(release.envelope), now))
 
     def _deprecation(

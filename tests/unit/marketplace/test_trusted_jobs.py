@@ -20,6 +20,7 @@ from marketplace.keys import SigningKey, generate_key
 from marketplace.oidc.issuers import Issuer
 from marketplace.registry import Registry
 from marketplace.transport import RegistryTransport
+from plugin_sdk.services import SearchFilters
 from tests.support.issuer import LocalIssuer, local_issuer
 
 Bind = Callable[..., Awaitable[None]]
@@ -313,3 +314,47 @@ async def test_the_index_of_a_plugin_has_all_lists(market: Registry, released: S
     served = market.reader.index("acme/guard")
     assert len(served.jobs) == 2
     assert index_path("acme/guard")
+
+
+async def test_a_repository_vouches_for_all_of_its_publishers_plugins_while_its_job_may_release(
+    market: Registry, issuer: LocalIssuer, key: SigningKey, make_release: Make
+) -> None:
+    other = make_release("acme/other")
+    await market.publish(other.package.data, other.envelope)
+    await let(market, key, job_of(issuer))
+    assert market.reader.index("acme/other").repository is None, "a list alone proves nothing"
+    signed = make_release(by=await bound(market, issuer.token(market.audience)))
+    await market.publish(signed.package.data, signed.envelope)
+    client = RegistryTransport(market.reader)
+    assert market.reader.index("acme/other").repository == f"{issuer.url.removeprefix('https://')}/acme/guard"
+    assert client.search("guard", 5, SearchFilters())
+    await let(market, key)
+    assert market.reader.index("acme/other").repository is None
+
+
+async def test_a_release_that_waited_for_a_reviewer_longer_than_its_key_held_goes_live(
+    open_registry: Callable[..., Registry],
+    issuer: LocalIssuer,
+    key: SigningKey,
+    register: Bind,
+    make_release: Make,
+    clock: Any,
+    tmp_path: Path,
+) -> None:
+    market = open_registry(
+        issuers=[Issuer("github", issuer.url, private=True)],
+        issuers_authority=issuer.authority,
+        rules={"first-release": "review"},
+    )
+    await register(market)
+    await let(market, key, job_of(issuer))
+    temporary = await bound(market, issuer.token(market.audience))
+    signed = make_release(by=temporary)
+    receipt = await market.publish(signed.package.data, signed.envelope)
+    assert receipt.state == "quarantined"
+    clock.advance(60 * MINUTE)
+    assert (await market.publish(signed.package.data, signed.envelope)).state == "quarantined"
+    verdict = await market.decide(receipt.digest, approved=True, reason="Fine.", reviewer="ops")
+    assert verdict.state == "live"
+    package = await client_of(market, tmp_path / "cache").fetch("acme/guard", "1.0.0")
+    assert any(line.startswith("binding: ") for line in package.chain)
