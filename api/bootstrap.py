@@ -362,6 +362,7 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
             threshold=settings.marketplace_severity,
             issuers=read_issuers(settings.marketplace_issuers),
             issuers_authority=settings.marketplace_issuers_authority,
+            search_url=settings.marketplace_search_url,
         )
         app = create_marketplace(registry)
         closing.append(registry.close)

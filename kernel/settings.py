@@ -73,6 +73,12 @@ class Settings(BaseSettings):
     marketplace_url: str | None = Field(
         default=None, description="Address of a marketplace service. Default: the embedded one."
     )
+    marketplace_search_url: str | None = Field(
+        default=None,
+        description="postgresql://user:password@host/db in which a marketplace served here keeps a copy of its "
+        "catalogue, and from which it answers searches. The registry stays where it is. Default: the index in the "
+        "registry's own file.",
+    )
     plugins_disabled: Csv = Field(default=(), description="Ids of built-in plugins and extensions to leave out.")
     seed: bool = Field(default=False, description="Make the example tenants and publish the example plugins at start.")
     check_contracts: bool = Field(

@@ -8,11 +8,12 @@ read, and works the same with the cable unplugged.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,6 +117,11 @@ class MarketplaceClient:
         """Every advisory, withdrawn ones included. Raises VerificationFailed or BackendUnavailable."""
         return await asyncio.to_thread(self._advisories)
 
+    async def stands_behind(self, plugin: str) -> ReleaseOrigin | None:
+        """Who would stand behind a release that came now; None of a plugin that a mirror brought: the log of where it
+        was published says it. Raises NotFound, VerificationFailed or BackendUnavailable."""
+        return await asyncio.to_thread(self._stands_behind, plugin)
+
     async def await_revocations(self, known: int) -> int:
         """Wait until more than ``known`` releases are revoked, or some time has passed; how many there seem to be.
 
@@ -163,6 +169,22 @@ class MarketplaceClient:
     def _advisories(self) -> tuple[Advisory, ...]:
         with self._trusted.session() as updater:
             return read_advisories(self._trusted.target(updater, ADVISORIES_TARGET))
+
+    def _stands_behind(self, plugin: str) -> ReleaseOrigin | None:
+        publisher = checked_id(plugin).partition("/")[0]
+        with self._trusted.session() as updater:
+            index = self._read_index(updater, plugin)
+            if index.mirrored is not None:
+                return None
+            held, keys = (self._trusted.target(updater, path) for path in (target_path(publisher), KEYS_TARGET))
+            follower = self._follower(read_log_keys(keys or b""))
+            if held is not None:
+                follower.fetch_entries(places_of(held))
+            key_sets = self._key_sets(self._trusted.walker(), publisher)
+            # Whatever comes next is logged after everything that is there.
+            now = datetime.fromtimestamp(self._now(), UTC).isoformat()
+            counted = key_sets.in_force(sys.maxsize, now, follower.kept_entry)
+        return origin_of(counted, list(counted.key_set.keys), index.domain)
 
     def _index(self, plugin: str) -> Index:
         with self._trusted.session() as updater:

@@ -187,7 +187,7 @@ class KeyFolder:
             raise KeyUnusable(
                 "The key has a passphrase, and nobody can be asked for it here.",
                 file=str(path),
-                fix="Use it in `keelstone marketplace ceremony`, on a terminal or with KEELSTONE_KEY_PASSPHRASE.",
+                fix="Use it on a terminal, or set KEELSTONE_KEY_PASSPHRASE or KEELSTONE_KEY_PASSPHRASE_FILE.",
             )
         passphrase = self._passphrases.of(path).encode() if sealed and self._passphrases is not None else b""
         try:
@@ -195,7 +195,8 @@ class KeyFolder:
         except (ValueError, TypeError) as error:
             wrong = "The passphrase is not this key's." if passphrase else "The key has a passphrase; none was given."
             problem = wrong if sealed else "The key file is not a PEM private key."
-            raise KeyUnusable(problem, file=str(path)) from error
+            fix = "Use it on a terminal, or set KEELSTONE_KEY_PASSPHRASE or KEELSTONE_KEY_PASSPHRASE_FILE."
+            raise KeyUnusable(problem, file=str(path), fix=fix if sealed else None) from error
 
     def load_or_create(self, name: str) -> SigningKey:
         """The key ``name``, made at first use."""
@@ -214,6 +215,6 @@ def _sealed(pem: bytes, passphrase: str) -> bytes:
     return seal(private, passphrase)
 
 
-def publisher_keys(home: Path) -> KeyFolder:
-    """The publishers' keys under the data folder ``home``, one per namespace."""
-    return KeyFolder(home / "keys")
+def publisher_keys(home: Path, passphrases: Passphrases | None = None) -> KeyFolder:
+    """The publishers' keys under the data folder ``home``, by namespace."""
+    return KeyFolder(home / "keys", passphrases)

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from kernel.errors import KeelstoneError, ValidationFailed
 from kernel.files import write_durably
-from marketplace.errors import KeyMissing
+from marketplace.errors import KeyMissing, KeyUnusable
 from marketplace.keys import KeyFolder, SigningKey, check_publisher, publisher_keys
 
 if TYPE_CHECKING:
+    from securesystemslib.signer import SSlibKey
+
     from kernel.settings import Settings
     from marketplace.namespaces import KeySet
+    from marketplace.passphrases import Passphrases
 
 
 def key_name(publisher: str, name: str | None) -> str:
@@ -32,8 +35,9 @@ def key_name(publisher: str, name: str | None) -> str:
 class OwnKeys:
     """The keys of one publisher in this machine's data folder."""
 
-    def __init__(self, settings: Settings, publisher: str) -> None:
-        self._folder: KeyFolder = publisher_keys(settings.home)
+    def __init__(self, settings: Settings, publisher: str, passphrases: Passphrases | None = None) -> None:
+        """``passphrases`` says where those come from that keys are under; without it such keys cannot sign."""
+        self._folder: KeyFolder = publisher_keys(settings.home, passphrases)
         self._publisher = check_publisher(publisher)
         self._kept: Path = settings.home / "keys" / f"{publisher}.keys.json"
 
@@ -50,6 +54,10 @@ class OwnKeys:
         """Any key on this machine, by the name of its file (a new owner signs with a key of their own)."""
         return self._folder.load(name)
 
+    def public(self, name: str) -> SSlibKey:
+        """The public half of a key on this machine, for which no passphrase is needed. Raises KeyMissing."""
+        return self._folder.public(name)
+
     def present(self) -> KeySet | None:
         """The namespace's key set as the marketplace last showed it; None if it never did."""
         from marketplace.succession import read_succession
@@ -64,14 +72,26 @@ class OwnKeys:
         write_durably(self._kept, succession)
 
     def signing(self) -> SigningKey:
-        """The key to sign with: the first here that is in the present key set. Raises KeyMissing if none is."""
-        keys, present = self.all(), self.present()
-        counting = [key for key in keys if present is None or key.id in present.keys]
+        """The key to sign with: the first here that is in the present key set. Raises KeyMissing if none is, and
+        KeyUnusable."""
+        names, present = self.names() or [self._publisher], self.present()
+        ids = {name: self.public(name).keyid for name in names}
+        counting = [name for name, id in ids.items() if present is None or id in present.keys]
         if not counting:
             raise KeyMissing(
                 f"None of the keys of {self._publisher} on this machine counts any more.",
                 expected=", ".join(f"key {key[:16]}" for key in (present.keys if present else ())),
-                found=", ".join(f"key {key.id[:16]}" for key in keys),
+                found=", ".join(f"key {id[:16]}" for id in ids.values()),
                 fix=f"See `keelstone plugin keys show {self._publisher}`: sign with a key that is listed there.",
             )
-        return counting[0]
+        key = self.load(counting[0])
+        if key.id != ids[counting[0]]:
+            file = self._folder.path(counting[0])
+            raise KeyUnusable(
+                "The public half that is kept beside the key is not its own.",
+                file=str(file),
+                expected=f"key {ids[counting[0]][:16]}",
+                found=f"key {key.id[:16]}",
+                fix=f"Delete {file.stem}.public.json beside it.",
+            )
+        return key

@@ -161,7 +161,8 @@ def _add_reading(app: FastAPI, registry: Registry) -> None:
 
     @app.get("/healthz", summary="Whether the service and its database answer")
     def healthz() -> dict[str, str]:
-        return {"status": "ok" if reader.metadata("timestamp.json") else "empty"}
+        searched = {} if registry.search_state is None else {"search": registry.search_state}
+        return {"status": "ok" if reader.metadata("timestamp.json") else "empty", **searched}
 
     @app.get("/search", summary="Find plugins")
     def search(

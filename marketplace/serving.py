@@ -34,6 +34,7 @@ def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces:
         threshold=settings.marketplace_severity,
         issuers=read_issuers(settings.marketplace_issuers),
         issuers_authority=settings.marketplace_issuers_authority,
+        search_url=settings.marketplace_search_url,
     )
     app = create_app(registry, lifespan=standalone_lifespan(registry, report=_warn))
     err.print(f"Marketplace over {registry_folder(settings)}; Ctrl-C stops it.", markup=False)

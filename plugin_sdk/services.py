@@ -520,6 +520,11 @@ class Marketplace(Protocol):
         """Every advisory, withdrawn ones included. Raises VerificationFailed or BackendUnavailable."""
         ...
 
+    async def stands_behind(self, plugin: str) -> ReleaseOrigin | None:
+        """Who would stand behind a release of a plugin that came now: all keys that count, and the present owner. None
+        if that is not told here. Raises NotFound, VerificationFailed or BackendUnavailable."""
+        ...
+
     async def await_revocations(self, known: int) -> int:
         """Wait until more than ``known`` releases are revoked, or some time has passed; how many are now, as far as
         can be told without verifying. Raises BackendUnavailable."""

@@ -7,6 +7,7 @@ import os
 import platform as machine
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -110,6 +111,7 @@ def _folder(home: Path) -> Finding:
 
 async def _platform(settings: Settings) -> list[Finding]:
     from api.bootstrap import bootstrap
+    from marketplace.registry.search.postgres import ping
 
     try:
         platform = bootstrap(settings)
@@ -122,6 +124,10 @@ async def _platform(settings: Settings) -> list[Finding]:
         found.append(await _asked("database", where, platform.database.start, platform.database.ping))
         where = "in this process" if settings.bus_url is None else settings.bus_url.partition(":")[0]
         found.append(await _asked("bus", where, platform.bus.start, platform.bus.ping))
+        if settings.marketplace_search_url is not None and settings.marketplace_url is None:
+            asked = await _asked("search", "PostgreSQL", partial(ping, settings.marketplace_search_url))
+            fix = "The registry's own index answers searches meanwhile. Check KEELSTONE_MARKETPLACE_SEARCH_URL."
+            found.append(asked if asked.state == "ok" else Finding("search", "warning", asked.found, fix))
     finally:
         await platform.bus.close()
         await platform.database.close()

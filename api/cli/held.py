@@ -27,6 +27,11 @@ def register(tree: CommandTree) -> None:
         found = ask(tenant, "GET")
         show(found, json, lambda: _show(found))
 
+    def new_owners(tenant: str | None, json: bool) -> None:
+        with tree.platform() as platform:
+            found = platform.request("GET", "/api/v1/plugins/new-owners", tenant=tenant)
+        show(found, json, lambda: _show_owners(found))
+
     def allow(tenant: str | None, plugin: str, version: str, reason: str, json: bool) -> None:
         done = ask(tenant, "POST", "/allow", json={"plugin": plugin, "version": version, "reason": reason})
         where = "in every tenant" if tenant is None else f"in {tenant}"
@@ -42,6 +47,18 @@ def register(tree: CommandTree) -> None:
     def held_everywhere(json: JsonOption = False) -> None:
         """List updates that wait until a person allows them: somebody else stands behind them than behind what runs."""
         held(None, json)
+
+    @operators.command("new-owners")
+    @command
+    def owners_everywhere(json: JsonOption = False) -> None:
+        """List active plugins that belong to somebody else than when they came: their updates wait."""
+        new_owners(None, json)
+
+    @admins.command("new-owners")
+    @command
+    def owners_here(tenant: TenantArgument, json: JsonOption = False) -> None:
+        """List the tenant's active plugins that belong to somebody else than when they came."""
+        new_owners(tenant, json)
 
     @operators.command("allow")
     @command
@@ -68,6 +85,11 @@ def register(tree: CommandTree) -> None:
     ) -> None:
         """Let a held update through, in this tenant."""
         allow(tenant, plugin, version, reason, json)
+
+
+def _show_owners(found: list[dict[str, Any]]) -> None:
+    rows = [[f"{o['plugin']} {o['version']}", o["tenant"], o["why"], o["until"] or ""] for o in found]
+    print_table(("plugin", "tenant", "why", "updates wait until"), rows, "Everything belongs to whom it came from.")
 
 
 def _show(found: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marketplace.cli.jobs import sign_in_job
-from marketplace.cli.shared import PLUGIN_HELP, load_settings, print_rows, signing_key
+from marketplace.cli.shared import PLUGIN_HELP, load_settings, new_passphrase, print_rows, signing_key
 from marketplace.cli.statements import hand_in
 from plugin_sdk.terminal import EXIT_REFUSED, CommandTree, JsonOption, RemoteError, command, err, out, progress, show
 
@@ -33,13 +33,23 @@ def add_author_commands(tree: CommandTree) -> None:
         name: Annotated[
             str | None, typer.Option("--name", help="Another key for the same namespace, kept as PUBLISHER.NAME.")
         ] = None,
+        passphrase: Annotated[
+            bool,
+            typer.Option(
+                "--passphrase",
+                help="Keep it under a passphrase: asked for here, or KEELSTONE_KEY_PASSPHRASE or "
+                "KEELSTONE_KEY_PASSPHRASE_FILE.",
+            ),
+        ] = False,
         json: JsonOption = False,
     ) -> None:
         """Make the signing key of a publisher. Keep its file: who loses it loses the namespace."""
         from marketplace.keys import publisher_keys
         from marketplace.ownkeys import key_name
 
-        folder, kept = publisher_keys(load_settings().home), key_name(publisher, name)
+        settings, kept = load_settings(), key_name(publisher, name)
+        path = publisher_keys(settings.home).path(kept)
+        folder = publisher_keys(settings.home, new_passphrase(settings, path) if passphrase else None)
         key = folder.create(kept)
         data = {
             "publisher": publisher,
@@ -70,15 +80,14 @@ def add_author_commands(tree: CommandTree) -> None:
 
         settings = load_settings()
         limit = settings.max_package_mb * 1024 * 1024
+        data = b"" if path.is_dir() else read_signed(path, max_bytes=limit)[0]
+        manifest = read_package(data, max_bytes=limit).manifest if data else load_manifest(path)
+        by = signing_key(settings, manifest.publisher, key)  # who is asked for a passphrase sees no progress bar
         with progress("Packing and signing", json=json):
             if path.is_dir():
-                manifest = load_manifest(path)
-                by = signing_key(settings, manifest.publisher, key)
                 signed = sign_folder(path, component_path(path, manifest.short_name), by, max_bytes=limit)
                 file = path / "build" / signed.package.file_name
             else:
-                data, _ = read_signed(path, max_bytes=limit)
-                by = signing_key(settings, read_package(data, max_bytes=limit).manifest.publisher, key)
                 signed, file = sign_package(data, by, max_bytes=limit), path
             envelope = join_signature(file, signed, by)
         signature, package = signature_path(file), signed.package

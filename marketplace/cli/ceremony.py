@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marketplace.cli.shared import MARKETPLACE_HELP, load_settings, print_rows, print_table
+from marketplace.cli.shared import MARKETPLACE_HELP, load_settings, passphrases_of, print_rows, print_table
 from plugin_sdk.terminal import CommandTree, JsonOption, command, out, show
 
 if TYPE_CHECKING:
-    from kernel.settings import Settings
     from marketplace.carried import Carried
     from marketplace.ceremony import Rotation
-    from marketplace.passphrases import Passphrases
 
 Media = Annotated[
     list[Path] | None, typer.Option("--media", help="A folder with offline keys; once for each that is at hand.")
@@ -92,7 +90,7 @@ def add_ceremony_commands(tree: CommandTree) -> None:
             typer.confirm("Make four new keys there, and stop trusting the present ones?", abort=True, err=True)
         if targets_key is None:
             raise typer.BadParameter("with --yes, name --root-key three times and --targets-key once")
-        done = begin_here(settings, folders, targets_key, _passphrases(settings, ask=not yes))
+        done = begin_here(settings, folders, targets_key, passphrases_of(settings, ask=not yes))
 
         def text() -> None:
             for each in done:
@@ -123,7 +121,7 @@ def add_ceremony_commands(tree: CommandTree) -> None:
 
         if not yes:
             typer.confirm(f"Replace the key of {role}? What the old one signs will be refused.", abort=True, err=True)
-        passphrases = _passphrases(settings, ask=not yes)
+        passphrases = passphrases_of(settings, ask=not yes)
         done = rotate_here(settings, role, media or [], replace or [], onto or [], passphrases)
         show(asdict(done), json, lambda: _print_rotation(done))
 
@@ -164,7 +162,7 @@ def _add_carried(group: typer.Typer) -> None:
         from marketplace.ceremony import create_key
 
         settings = load_settings()
-        made = create_key(folder, "targets" if targets else "root", _passphrases(settings, ask=not yes))
+        made = create_key(folder, "targets" if targets else "root", passphrases_of(settings, ask=not yes))
         out_file.write_text(jsonlib.dumps(made.public.to_dict(), indent=2) + "\n", encoding="utf-8")
         document = {"key": made.id, "folder": str(folder), "file": str(out_file)}
         show(document, json, lambda: print_rows(document))
@@ -214,7 +212,7 @@ def _add_carried(group: typer.Typer) -> None:
         if not yes:
             print_rows(_carried_rows(carried))
             typer.confirm("Sign this?", abort=True, err=True)
-        carried.sign(keys_on(media or [], carried.asked(), _passphrases(settings, ask=not yes)))
+        carried.sign(keys_on(media or [], carried.asked(), passphrases_of(settings, ask=not yes)))
         file.write_bytes(carried.to_bytes())
         _show_carried(carried, file, json)
 
@@ -263,33 +261,3 @@ def _print_rotation(done: Rotation) -> None:
             "root": f"v{done.root}",
         }
     )
-
-
-class _Typed:
-    """Passphrases typed on the terminal, unseen."""
-
-    def of(self, path: Path) -> str:
-        return str(typer.prompt(f"Passphrase of {path}", hide_input=True, err=True))
-
-    def new(self, path: Path) -> str | None:
-        from marketplace.passphrases import checked_passphrase
-
-        asked = f"New passphrase for the key in {path.parent} (empty: none)"
-        said = typer.prompt(asked, default="", show_default=False, hide_input=True, confirmation_prompt=True, err=True)
-        return checked_passphrase(said) if said else None
-
-
-def _passphrases(settings: Settings, *, ask: bool) -> Passphrases:
-    """What the settings give, else (``ask``) whoever sits at the terminal, else none. Raises NotFound."""
-    from kernel.errors import NotFound
-    from marketplace.passphrases import OnePassphrase
-
-    file = settings.key_passphrase_file
-    if settings.key_passphrase is not None:
-        return OnePassphrase(settings.key_passphrase.get_secret_value())
-    if file is None:
-        return _Typed() if ask else OnePassphrase(None)
-    try:
-        return OnePassphrase(next(iter(file.read_text(encoding="utf-8").splitlines()), ""))
-    except OSError as error:
-        raise NotFound(f"{file} cannot be read: {error.strerror}.", file=str(file)) from error

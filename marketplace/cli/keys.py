@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marketplace.cli.shared import MARKETPLACE_HELP, PLUGIN_HELP, load_settings, print_rows, print_table, signing_key
+from marketplace.cli.shared import (
+    MARKETPLACE_HELP,
+    PLUGIN_HELP,
+    load_settings,
+    own_keys,
+    print_rows,
+    print_table,
+    signing_key,
+)
 from marketplace.cli.statements import hand_in
 from plugin_sdk.terminal import CommandTree, JsonOption, RemoteError, command, out, show
 
@@ -51,7 +59,7 @@ def _add_looking(tree: CommandTree, keys: typer.Typer) -> None:
         own = OwnKeys(load_settings(), publisher)
         with open_door(tree, load_settings()) as door:
             found = door.request("GET", f"/namespaces/{publisher}/keys")
-        here = {own.load(name).id: name for name in own.names()}
+        here = {own.public(name).keyid: name for name in own.names()}
         if here:
             own.remember(jsonlib.dumps(found["document"]).encode())
 
@@ -84,10 +92,10 @@ def _add_looking(tree: CommandTree, keys: typer.Typer) -> None:
         """Write a key's public half into a file, for whoever proposes the next key set."""
         from marketplace.ownkeys import OwnKeys
 
-        key = OwnKeys(load_settings(), publisher).load(name or publisher)
+        key = OwnKeys(load_settings(), publisher).public(name or publisher)
         file = out_file or Path(f"{name or publisher}.pub.json")
-        file.write_text(jsonlib.dumps(key.public.to_dict(), indent=2) + "\n", encoding="utf-8")
-        show({"key": key.id, "file": str(file)}, json, lambda: print_rows({"key": key.id, "file": str(file)}))
+        file.write_text(jsonlib.dumps(key.to_dict(), indent=2) + "\n", encoding="utf-8")
+        show({"key": key.keyid, "file": str(file)}, json, lambda: print_rows({"key": key.keyid, "file": str(file)}))
 
 
 def _add_changing(tree: CommandTree, keys: typer.Typer) -> None:
@@ -117,12 +125,11 @@ def _add_changing(tree: CommandTree, keys: typer.Typer) -> None:
     def sign_keys(file: FileArgument, key: KeyOption = None, json: JsonOption = False) -> None:
         """Add this machine's signatures to a key set, in its file. Needs no network."""
         from marketplace.namespaces import look_at, sign_proposal
-        from marketplace.ownkeys import OwnKeys
         from marketplace.signing import peek_payload
 
         document = file.read_bytes()
         publisher = str(peek_payload(document).get("publisher", ""))
-        own = OwnKeys(load_settings(), publisher)
+        own = own_keys(load_settings(), publisher)
         document = sign_proposal(document, [own.load(name) for name in key] if key else own.all())
         file.write_bytes(document)
         _show_proposal(file, look_at(document, own.present()), json)
@@ -250,9 +257,8 @@ def _proposal(
     owner: str | None,
 ) -> bytes:
     from marketplace.namespaces import propose, sign_proposal
-    from marketplace.ownkeys import OwnKeys
 
-    own, present = OwnKeys(settings, publisher), dict(before.keys) if before else {}
+    own, present = own_keys(settings, publisher), dict(before.keys) if before else {}
     taken = {}
     for said in stolen or ():
         key, _, moment = said.partition("@")
@@ -290,7 +296,7 @@ def _public(own: Any, said: str) -> Any:
 
     path = Path(said)
     if not path.is_file():
-        return own.load(said).public
+        return own.public(said)
     try:
         return public_key(jsonlib.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from marketplace.log.tree import leaf_hash
@@ -43,7 +43,7 @@ class Entry:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; what is not said is left out."""
-        return {"format": FORMAT, **{name: value for name, value in asdict(self).items() if value is not None}}
+        return {"format": FORMAT, **{name: value for name in _NAMES if (value := getattr(self, name)) is not None}}
 
     def to_bytes(self) -> bytes:
         """What the log holds."""
@@ -58,6 +58,9 @@ class Entry:
         """The entry in a few words."""
         about = " ".join(part for part in (self.plugin or self.publisher, self.version) if part)
         return f"{self.kind} {about} at {self.at}"
+
+
+_NAMES = tuple(each.name for each in fields(Entry))
 
 
 def read_entry(body: bytes) -> Entry:

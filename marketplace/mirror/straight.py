@@ -34,6 +34,7 @@ from plugin_sdk.services import (
     Advisory,
     MarketplaceEntry,
     PublishedRelease,
+    ReleaseOrigin,
     Revocation,
     SearchFilters,
     VerifiedPackage,
@@ -102,6 +103,10 @@ class BundleMarketplace:
     async def advisories(self) -> tuple[Advisory, ...]:
         """Those that it knows of."""
         return await asyncio.to_thread(self._view.advisories)
+
+    async def stands_behind(self, plugin: str) -> ReleaseOrigin | None:
+        """None: a bundle says who stood behind what is in it, and nothing of later."""
+        return None
 
     async def await_revocations(self, known: int) -> int:
         """Raises BackendUnavailable: nothing new comes from a bundle."""

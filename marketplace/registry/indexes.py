@@ -95,6 +95,9 @@ def _load(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[I
             advice = orjson.loads(deprecation)
             if advice and advice["reason"] is not None:
                 said[plugin] = Deprecation(**advice)
+    if not any(found.values()):
+        # A plugin without releases has nothing else either: most that are handed in are new.
+        return {plugin: (make_index(plugin, []), {}) for plugin in wanted}
     domains = domains_of(connection, sorted({plugin.partition("/")[0] for plugin in wanted}))
     origins = mirrored_from(connection, wanted)
     proven = repositories_of(connection, sorted({plugin.partition("/")[0] for plugin in wanted}))

@@ -21,7 +21,7 @@ from marketplace.log.entry import Entry, entry_key, read_entry
 from marketplace.log.note import NoteSignature, VerifierKey, read_note
 from marketplace.log.proof import LogProof
 from marketplace.log.tiles import WIDTH, GrowingTiles, Tile, TileNodes, read_path, tails_of, write_bundle
-from marketplace.log.tree import EMPTY_ROOT, HASH_BYTES, inclusion_proof
+from marketplace.log.tree import EMPTY_ROOT, HASH_BYTES, inclusion_proof, leaf_hash
 from marketplace.registry.metadata import KEEP_SECONDS
 from marketplace.registry.tables import (
     key_sets,
@@ -80,7 +80,7 @@ class LogRows:
                     "statement": statements.get(at),
                 }
             )
-            tiles.append(entry.leaf)
+            tiles.append(leaf_hash(body))
         if not rows:
             return last.size
         self._connection.execute(sa.insert(log_entries), rows)

@@ -37,7 +37,7 @@ from marketplace.registry.ratings import RatingsDesk
 from marketplace.registry.reach import RevocationDesk
 from marketplace.registry.receipts import Receipt
 from marketplace.registry.reviews import ReviewDesk
-from marketplace.registry.search import Facets, count_facets, search
+from marketplace.registry.search import Facets, SearchIndex, SqliteIndex
 from marketplace.registry.shelf import Shelf
 from marketplace.registry.state import RegistryState
 from marketplace.registry.submissions import refused_by
@@ -63,6 +63,7 @@ class RegistryReader:
         self.advisories, self.domains = AdvisoryDesk(tables), DomainDesk(tables)
         self.jobs = JobsDesk(tables)
         self.upstreams = UpstreamDesk(tables, blobs)
+        self.search_index: SearchIndex = SqliteIndex(tables)
 
     @classmethod
     def open(cls, folder: Path, threshold: Severity = THRESHOLD) -> RegistryReader | None:
@@ -103,13 +104,11 @@ class RegistryReader:
 
     def search(self, query: str, limit: int = 20, filters: SearchFilters | None = None) -> list[MarketplaceEntry]:
         """The best entries for a query."""
-        with self._tables.read() as connection:
-            return search(connection, query[:200], max(1, min(limit, 100)), filters)
+        return self.search_index.search(query[:200], max(1, min(limit, 100)), filters)
 
     def facets(self, query: str, filters: SearchFilters | None = None) -> Facets:
         """What a query's best matches could be narrowed down to."""
-        with self._tables.read() as connection:
-            return count_facets(connection, query[:200], filters)
+        return self.search_index.facets(query[:200], filters)
 
     def index(self, plugin: str) -> Index:
         """All releases of a plugin. Raises NotFound."""

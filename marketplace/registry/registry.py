@@ -47,6 +47,8 @@ from marketplace.registry.publishers import ChangeKeys, change_of, recovery_of
 from marketplace.registry.reader import RegistryReader
 from marketplace.registry.receipts import KEYS_TARGET, DeprecationRecord, NamespaceRecord, Receipt, keys_document
 from marketplace.registry.scanning import PATIENCE, Scans
+from marketplace.registry.search.feed import Feed
+from marketplace.registry.search.postgres import SharedSearch
 from marketplace.registry.submissions import kept_waiting
 from marketplace.registry.tables import Tables, in_parts, releases
 from marketplace.registry.upkeep import Upkeep
@@ -108,6 +110,7 @@ class Registry:
         self._look_up, self.issuers = look_up, issuers
         self._open_namespaces, self._witnesses = open_namespaces, tuple(witnesses)
         self._upkeep = Upkeep(tables, repository, clock)
+        self._shared: SharedSearch | None = None
 
     @classmethod
     def open(
@@ -125,6 +128,7 @@ class Registry:
         threshold: Severity = THRESHOLD,
         issuers: Sequence[Issuer] = (),
         issuers_authority: Path | None = None,
+        search_url: str | None = None,
         clock: Clock | None = None,
         lifetimes: Lifetimes | None = None,
         on_step: OnStep = lambda step: None,
@@ -136,8 +140,9 @@ class Registry:
         namespaces; ``witnesses`` may cosign the log; ``patience`` is how many seconds a publish
         waits for its scan before it answers that it is under way; ``look_up`` asks DNS; from
         ``threshold`` on a weakness of a part is grave; CI jobs of ``issuers`` may release if their publishers let
-        them, and ``issuers_authority`` is a file of certificates that vouch for them beside the usual ones; ``on_step``
-        is told of each durable step of a change.
+        them, and ``issuers_authority`` is a file of certificates that vouch for them beside the usual ones;
+        ``search_url`` is a PostgreSQL that searches are answered from; ``on_step`` is told of each durable step of a
+        change.
         Blocks for some 100 ms at first. Raises RegistryDamaged, KeyMissing, KeyUnusable or ConfigurationError.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,6 +166,8 @@ class Registry:
         )
         try:
             registry._prepare(folder)
+            if search_url is not None:
+                registry._share_search(search_url)
         except BaseException:
             tables.close()
             raise
@@ -188,6 +195,11 @@ class Registry:
         if not root.exists():
             root.write_bytes(self.trusted_root)
 
+    def _share_search(self, url: str) -> None:
+        reader = self.reader
+        self._shared = SharedSearch(url, Feed(self._tables), self.trusted_root, reader.search_index)
+        reader.search_index = self._shared
+
     def _begin_log(self, connection: sa.Connection, rows: MetadataRows) -> None:
         """Begin the log with what was changed before there was one, and let TUF vouch for its key."""
         key, origin = self._keys.create_online("log"), log_origin(cast(bytes, rows.read("1.root.json")))
@@ -206,6 +218,8 @@ class Registry:
         await self._scans.stop()
         await self._committer.stop()
         await asyncio.to_thread(self._upkeep.finish)
+        if self._shared is not None:
+            await asyncio.to_thread(self._shared.close)
         self.reader.close()
 
     # -------------------------------------------------------------------------- changes
@@ -394,7 +408,10 @@ class Registry:
         return renewal
 
     async def keep_fresh(self, report: Callable[[str], None] = lambda warning: None) -> None:
-        """Renew every hour, until cancelled; warnings go to ``report``."""
+        """Renew every hour, until cancelled; warnings go to ``report``. Who does this serves: it also keeps the copy
+        for searches."""
+        if self._shared is not None:
+            self._shared.start()
         for warning in self.warnings:
             report(warning)
         await self.resume(report)
@@ -422,7 +439,15 @@ class Registry:
 
         Raises what the change raises.
         """
-        return await self._committer.commit(change)
+        outcome = await self._committer.commit(change)
+        if self._shared is not None:
+            self._shared.wake()
+        return outcome
+
+    @property
+    def search_state(self) -> str | None:
+        """Where searches are answered from, if a PostgreSQL is set for them (``SharedSearch.answered_by``)."""
+        return None if self._shared is None else self._shared.answered_by
 
     async def receipts_key(self) -> SigningKey:
         """The key that signs receipts, and what the operator says, at the moment."""

@@ -26,6 +26,7 @@ from kernel.guests import Guests
 from kernel.hooks import Dispatcher
 from kernel.payloads import UserDraft
 from kernel.ports import ActivationRecord, GuestCall, GuestRelease
+from kernel.process import settle
 from kernel.settings import Settings
 from sandbox import open_runtime
 from tests.benchmarks.guests import Bare, component, manifest
@@ -74,6 +75,8 @@ async def _noisy(home: Path) -> tuple[list[float], list[float], list[float]]:
         names.append(tenant)
     activations.load(records)
     draft = UserDraft(email="ada@example.com", name="Ada")
+    # As a serving process does: otherwise the whole corpus' manifests are walked by each full collection.
+    settle()
 
     async def attack(hooks: Dispatcher, tenants: list[str]) -> None:
         for tenant in itertools.cycle(tenants):

@@ -44,6 +44,15 @@ def test_what_does_not_answer_is_said_with_its_setting(tmp_path: Path) -> None:
     assert "KEELSTONE_DATABASE_URL" in database["fix"]
 
 
+def test_searches_that_are_answered_elsewhere_than_asked_for_are_a_warning(tmp_path: Path) -> None:
+    url = "postgresql://nobody:hidden@127.0.0.1:1/none"
+    code, report = _doctor(tmp_path / "home", KEELSTONE_MARKETPLACE_SEARCH_URL=url)
+    search = _by_name(report)["search"]
+    assert (code, search["state"]) == (0, "warning")
+    assert "KEELSTONE_MARKETPLACE_SEARCH_URL" in search["fix"]
+    assert "hidden" not in json.dumps(report)
+
+
 def test_a_setting_that_cannot_be_is_said(tmp_path: Path) -> None:
     code, report = _doctor(tmp_path / "home", KEELSTONE_BUS_URL="carrier-pigeon://coop")
     assert code == 1

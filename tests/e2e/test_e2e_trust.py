@@ -13,7 +13,7 @@ from marketplace.keys import SigningKey, generate_key
 from marketplace.namespaces import make_key_set, propose, sign_proposal
 from marketplace.registry import Registry
 from tests.support.guests import guest, signed
-from tests.support.stage import Stage, copied
+from tests.support.stage import Stage, copied, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -164,3 +164,38 @@ async def test_namespace_takeover_by_stolen_online_keys_does_not_reach_a_tenant(
     started = await operator.ok("POST", "/api/v1/upgrades", json=body)
     assert [m["error"] is not None for m in started["moves"]] == [True]
     await operator.ok("POST", f"/api/v1/upgrades/{started['id']}/rollback", json={"reason": "held"})
+
+
+async def test_admins_are_told_of_a_new_owner_once_before_any_update(seeded: Path, tmp_path: Path) -> None:
+    home = copied(seeded, tmp_path / "home")
+    keys = [generate_key() for _ in range(3)]
+    async with Stage(home) as stage:
+        plugin = await begin(stage, tmp_path, "traded", keys[0])
+        other = await begin(stage, tmp_path / "other", "kept", keys[0], ("acme", "globex"))
+    told: list[dict[str, Any]] = []
+    for number in (1, 2):  # the second owner is there to be waited for: the first must not come again with it
+        async with Stage(home) as stage:
+            await hand_over(stage, "traded", keys[number - 1], keys[number], f"Buyer {number}")
+        async with Stage(home) as stage:
+            operator, acme, globex = [await stage.client(name) for name in ("platform", "acme", "globex")]
+
+            async def heard(asking: Any = acme, most: int = number) -> bool:
+                found = await asking.ok("GET", "/api/v1/events", params={"type": "plugin.owner_changed"})
+                told[:] = found["items"]
+                return len(told) >= most
+
+            await until(heard)
+            assert [(e["data"]["plugin"], e["data"]["version"], e["data"]["recovered"]) for e in told] == [
+                (plugin, "1.0.0", False)
+            ] * number
+            assert "belongs to somebody else" in told[-1]["data"]["why"]
+            assert "until" in told[-1]["data"]
+            (news,) = await operator.ok("GET", "/api/v1/plugins/new-owners")
+            assert (news["tenant"], news["plugin"], news["recovered"]) == ("acme", plugin, False)
+            assert await acme.ok("GET", "/api/v1/plugins/new-owners") == [news]
+            assert await globex.ok("GET", "/api/v1/plugins/new-owners") == [], f"it has {other} only"
+            await globex.problem(403, "GET", "/api/v1/plugins/new-owners", params={"tenant": "acme"})
+            answer = await acme.graphql("{ newOwners { plugin version recovered } }")
+            assert answer["data"]["newOwners"] == [{"plugin": plugin, "version": "1.0.0", "recovered": False}]
+            events = await globex.ok("GET", "/api/v1/events", params={"type": "plugin.owner_changed"})
+            assert events["items"] == []

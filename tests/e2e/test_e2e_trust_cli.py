@@ -52,6 +52,8 @@ def test_an_update_of_a_new_owner_is_held_and_allowed(tmp_path: Path) -> None:
         (stuck,) = served.cli("marketplace", "upgrade", GUARD, code=3)
         assert stuck["after"] == "1.0.0"
         assert f"keelstone marketplace allow {GUARD} 1.1.0" in stuck["error"]
+        for listed in (("marketplace", "new-owners"), ("tenant", "new-owners", "acme")):
+            assert served.cli(*listed) == [], "the marketplace was asked before"
         (held,) = served.cli("marketplace", "held")
         assert ([d["kind"] for d in held["doubts"]], held["state"]) == (["owner"], "held")
         assert served.cli("tenant", "held", "acme") == [held]

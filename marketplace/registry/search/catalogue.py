@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import sqlalchemy as sa
 
+from marketplace.registry.search.feed import note_changes
 from marketplace.registry.search.ranking import ADOPTION_DAYS, Standing, level, slot
 from marketplace.registry.search.spelling import learn
 from marketplace.registry.tables import downloads, in_parts, plugins
@@ -97,6 +98,7 @@ def update_listings(connection: sa.Connection, listings: Sequence[Listing], now:
         rows.append((number, each.plugin, *_values(each), place))
     if rows:
         connection.exec_driver_sql(_UPSERT, rows)
+        note_changes(connection, [row[0] for row in rows])
     for table in _TABLES if old else ():
         connection.exec_driver_sql(f"DELETE FROM {table} WHERE rowid = ?", old)  # noqa: S608 - fixed names
     if placed:
@@ -217,6 +219,7 @@ def refresh_standings(connection: sa.Connection, now: float, most: int = 1_000) 
         for table in _TABLES:
             connection.exec_driver_sql(f"UPDATE {table} SET rowid = ? WHERE rowid = ?", (place, old))  # noqa: S608
         connection.execute(sa.update(plugins).where(plugins.c.id == number).values(slot=place))
+    note_changes(connection, [number for _, _, number in moved])
     return len(moved)
 
 

@@ -68,7 +68,11 @@ def search(
 
 def count_facets(connection: sa.Connection, query: str, filters: SearchFilters | None = None) -> Facets:
     """What the best matches could be narrowed down by."""
-    found = search(connection, query, COUNTED, filters)
+    return facets_among(search(connection, query, COUNTED, filters))
+
+
+def facets_among(found: Sequence[MarketplaceEntry]) -> Facets:
+    """What these entries could be narrowed down by."""
     counts: dict[str, Counter[str]] = {facet: Counter() for facet in FACETS}
     for entry in found:
         for facet, value in facets_of(entry):
@@ -164,12 +168,13 @@ def _entries(connection: sa.Connection, rows: Sequence[int], filters: SearchFilt
     wanted = f"SELECT id, entry, kernels FROM plugins WHERE id IN ({marks}) AND entry IS NOT NULL"  # noqa: S608
     entries = {}
     for number, entry, kernels in _fetch(connection, wanted, tuple(numbers)):
-        if not filters.contracts or _runs(orjson.loads(kernels), filters.contracts):
+        if not filters.contracts or runs_on(orjson.loads(kernels), filters.contracts):
             entries[number] = entry_from(orjson.loads(entry))
     return [entries[number] for number in numbers if number in entries]
 
 
-def _runs(kernels: Sequence[str], contracts: Sequence[str]) -> bool:
+def runs_on(kernels: Sequence[str], contracts: Sequence[str]) -> bool:
+    """Whether something with these ranges of hook contracts (none: any) takes one of some contracts."""
     versions = [parse_version(each) for each in contracts]
     return not kernels or any(version in parse_range(kernel) for kernel in kernels for version in versions)
 

@@ -69,3 +69,8 @@ def plugin_of(row: int) -> int:
 def quality_of(row: int) -> float:
     """The quality in a row of the index, between 0 and 1."""
     return 1.0 - (row >> _BITS) / LEVELS
+
+
+def level_of(row: int) -> int:
+    """The step of quality in a row of the index: 0 is the best."""
+    return row >> _BITS

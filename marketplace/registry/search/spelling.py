@@ -7,7 +7,7 @@ the optimal string alignment distance (a transposition counts once).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import sqlalchemy as sa
 
@@ -34,10 +34,7 @@ def learn(connection: sa.Connection, words: Iterable[str]) -> None:
 def corrected(connection: sa.Connection, word: str) -> str:
     """The closest known word with the same first letter, the first by the alphabet among several; ``word`` if none
     is close enough."""
-    if not LEAST_LETTERS <= len(word) <= MAX_LETTERS:
-        return word
-    for mistakes in range(1, _forgiven(word) + 1):
-        remainders = sorted(_remainders(word, mistakes))
+    for mistakes, remainders in tries(word):
         marks = ",".join("?" * len(remainders))
         known: list[str] = list(
             connection.exec_driver_sql(
@@ -45,10 +42,28 @@ def corrected(connection: sa.Connection, word: str) -> str:
                 tuple(remainders),
             ).scalars()
         )
-        near = [(_distance(word, each), each) for each in known if each[0] == word[0]]
-        if near and min(near)[0] <= mistakes:
-            return min(near)[1]
+        if (found := nearest(word, known, mistakes)) is not None:
+            return found
     return word
+
+
+def tries(word: str) -> Iterator[tuple[int, list[str]]]:
+    """How many mistakes to forgive, and the remainders to look up for it, fewest first; nothing for a word that is
+    not corrected."""
+    if LEAST_LETTERS <= len(word) <= MAX_LETTERS:
+        for mistakes in range(1, _forgiven(word) + 1):
+            yield mistakes, sorted(_remainders(word, mistakes))
+
+
+def nearest(word: str, known: Iterable[str], mistakes: int) -> str | None:
+    """Of known words the closest one with the same first letter, if it is as close as that."""
+    near = [(_distance(word, each), each) for each in known if each[0] == word[0]]
+    return min(near)[1] if near and min(near)[0] <= mistakes else None
+
+
+def remainders_of(word: str) -> set[str]:
+    """What is kept of a word of a title, to find it by; nothing if it is never corrected to."""
+    return _remainders(word, _forgiven(word)) if LEAST_LETTERS <= len(word) <= MAX_LETTERS else set()
 
 
 def _forgiven(word: str) -> int:

@@ -54,7 +54,8 @@ from plugins.builtin.catalog.secrets.rest import secrets_router
 from plugins.builtin.catalog.trust.application import Trust
 from plugins.builtin.catalog.trust.domain import Windows
 from plugins.builtin.catalog.trust.graphql import held_types
-from plugins.builtin.catalog.trust.rest import operator_holds_router, tenant_holds_router
+from plugins.builtin.catalog.trust.owners import OwnerKeeper
+from plugins.builtin.catalog.trust.rest import operator_holds_router, owners_router, tenant_holds_router
 from plugins.builtin.catalog.upgrades.infrastructure import SqlUpgrades
 from plugins.builtin.catalog.upgrades.wiring import Trials
 
@@ -75,13 +76,14 @@ class CatalogPlugin:
         revocations: RevocationKeeper,
         ratings: TenantRatings,
         trust: Trust,
+        owners: OwnerKeeper,
         advisories: AdvisoryKeeper,
         runs: Runs,
         bundles: Callable[[], BundleOpener],
     ) -> None:
         self._runs, self._bundles = runs, bundles
         self._advisories = advisories
-        self._trust = trust
+        self._trust, self._owners = trust, owners
         self._tenants = tenants
         self._secrets = secrets
         self._operations = operations
@@ -111,6 +113,7 @@ class CatalogPlugin:
             Routes(ratings_router(self._ratings)),
             Routes(operator_holds_router(self._trust)),
             Routes(tenant_holds_router(self._trust)),
+            Routes(owners_router(self._owners)),
             *self._trials.routes(),
             Routes(health_router(self._health)),
             Routes(reset_router(self._health)),
@@ -126,7 +129,7 @@ class CatalogPlugin:
             policy_types(self._policies),
             consent_types(self._receipts),
             run_types(self._runs),
-            held_types(self._trust),
+            held_types(self._trust, self._owners),
             advisory_types(self._advisories),
         ]
 
@@ -136,9 +139,11 @@ class CatalogPlugin:
         self._health.start()
         self._revocations.start()
         self._advisories.start()
+        self._owners.start()
 
     @hookimpl
     async def stopping(self) -> None:
+        await self._owners.stop()
         await self._advisories.stop()
         await self._revocations.stop()
         await self._health.stop()
@@ -154,8 +159,12 @@ def start(platform: PluginContext) -> CatalogPlugin:
         timedelta(days=platform.settings.marketplace_owner_days),
         timedelta(days=platform.settings.marketplace_recovery_days),
     )
+    told = SqlTold()
     advisories = AdvisoryKeeper(
-        lambda: services.get(Marketplace), database, repository, SqlTold(), lambda: datetime.now(UTC)
+        lambda: services.get(Marketplace), database, repository, told, lambda: datetime.now(UTC)
+    )
+    owners = OwnerKeeper(
+        lambda: services.get(Marketplace), database, repository, repository, told, windows, lambda: datetime.now(UTC)
     )
     gate = PolicyGate(database, store, windows=windows, weaknesses=advisories)
     receipts = Receipts(database, lambda: services.get(StatementSigner))
@@ -230,6 +239,7 @@ def start(platform: PluginContext) -> CatalogPlugin:
         revocations,
         ratings,
         gate.trust,
+        owners,
         advisories,
         Runs(database, services.get(EventStore), repository),
         lambda: services.get(BundleOpener),

@@ -19,8 +19,13 @@ from marketplace.cli import register
 from marketplace.connect import registry_folder
 from marketplace.errors import KeyUnusable
 from marketplace.keys import KeyFolder, generate_key
+from marketplace.namespaces import make_key_set
+from marketplace.ownkeys import OwnKeys
+from marketplace.package import component_path
 from marketplace.passphrases import OnePassphrase, checked_passphrase, seal
 from marketplace.registry import Registry
+from marketplace.succession import Step, Succession
+from marketplace.testing import EMPTY_COMPONENT, write_plugin
 from marketplace.tuf_repository import RepositoryKeys
 from plugin_sdk.terminal import CommandTree
 
@@ -121,3 +126,50 @@ def test_the_ceremony_asks_for_passphrases_on_the_terminal_or_takes_them_from_a_
     monkeypatch.delenv("KEELSTONE_KEY_PASSPHRASE")
     (tmp_path / "passphrase").write_text("short\n")
     assert "too short" in run("rotate", "targets", "--media", a, "--media", c, "--onto", new, "--yes", code=1).output
+
+
+def test_a_publishers_key_signs_with_its_passphrase_only_and_is_looked_at_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEELSTONE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KEELSTONE_KEY_PASSPHRASE_FILE", str(tmp_path / "passphrase"))
+    plugin = write_plugin(tmp_path / "guard")
+    component = component_path(plugin, "guard")
+    component.parent.mkdir(parents=True)
+    component.write_bytes(EMPTY_COMPONENT)
+    tree = typer.Typer()
+    register(CommandTree(tree, lambda: pytest.fail("keys ask no platform")))
+
+    def run(*words: str | Path, code: int = 0) -> Any:
+        result = CliRunner().invoke(tree, ["plugin", *map(str, words)])
+        assert result.exit_code == code, result.output
+        return result
+
+    assert "cannot be read" in run("keygen", "acme", "--passphrase", code=1).output
+    (tmp_path / "passphrase").write_text("\n")
+    assert "none was given" in run("keygen", "acme", "--passphrase", code=1).output
+    (tmp_path / "passphrase").write_text(f"{WORDS}\n")
+    made = json.loads(run("keygen", "acme", "--passphrase", "--json").stdout)
+    assert KeyFolder(tmp_path / "home" / "keys").sealed("acme")
+    signed = json.loads(run("sign", plugin, "--json").stdout)
+    assert signed["signers"] == [made["key"]]
+    (tmp_path / "passphrase").write_text(f"{OTHERS}\n")
+    assert "not this key's" in run("sign", plugin, code=1).output
+    monkeypatch.delenv("KEELSTONE_KEY_PASSPHRASE_FILE")
+    refused = run("sign", plugin, code=1).output
+    assert "none was given" in refused
+    assert "KEELSTONE_KEY_PASSPHRASE" in refused
+    shown = json.loads(run("keys", "public", "acme", "--out", tmp_path / "acme.pub.json", "--json").stdout)
+    assert shown["key"] == made["key"]
+
+
+def test_a_key_whose_public_half_was_swapped_signs_nothing_in_anothers_place(tmp_path: Path) -> None:
+    settings, given = Settings(home=tmp_path), OnePassphrase(WORDS)
+    mine = KeyFolder(tmp_path / "keys", given).create("acme")
+    other = generate_key()
+    own = OwnKeys(settings, "acme", given)
+    own.remember(Succession((Step(make_key_set("acme", [other])),)).to_bytes())
+    (tmp_path / "keys" / "acme.public.json").write_text(json.dumps(other.public.to_dict()))
+    with pytest.raises(KeyUnusable, match="not its own"):
+        own.signing()
+    assert own.load("acme").id == mine.id

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from plugin_sdk import Conflict, NewEvent, NotFound
 from plugin_sdk.services import ReleaseOrigin
+from plugins.builtin.catalog.domain import Activation
 from plugins.builtin.catalog.trust.domain import Hold, Windows, doubts, held, latest
+from plugins.builtin.catalog.trust.owners import OwnerKeeper
 
 THEN = datetime(2026, 5, 1, 12, tzinfo=UTC)
 MINE = ReleaseOrigin(signers=("a" * 64,), lineage=("a" * 64,))
@@ -63,3 +68,62 @@ def test_the_error_says_what_changed_and_who_may_allow_it_from_when() -> None:
     assert str(error.fix).startswith("From 2026-05-08 12:00 UTC on, ")
     assert "keelstone tenant allow acme acme/guard 1.1.0" in str(error.fix)
     assert str(held(hold, THEN + timedelta(days=8), "acme").fix).startswith("If you trust it, ")
+
+
+class _Scope:
+    """A transaction and the database that opens it, for what only reads a few rows and emits."""
+
+    def __init__(self) -> None:
+        self.emitted: list[tuple[str, NewEvent]] = []
+
+    def read(self, scope: object) -> _Scope:
+        return self
+
+    def write(self, tenant: str, context: object) -> _Scope:
+        return self
+
+    async def __aenter__(self) -> _Scope:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def emit(self, stream: str, event: NewEvent) -> None:
+        self.emitted.append((stream, event))
+
+
+async def test_a_plugin_that_cannot_be_asked_about_keeps_no_news_of_others_back() -> None:
+    scope, origin = _Scope(), ReleaseOrigin(signers=("a",), lineage=("a",))
+    active = [("acme", Activation(plugin, "1.0.0", "active")) for plugin in ("gone/x", "broken/x", "sold/x", "same/x")]
+    active.append(("globex", Activation("sold/x", "1.0.0", "disabled")))
+    told: set[tuple[str, ...]] = set()
+
+    class Store:
+        async def all_activations(self, transaction: object) -> list[tuple[str, Activation]]:
+            return active
+
+        async def find(self, transaction: object, plugin: str, version: str) -> object:
+            return SimpleNamespace(origin=origin, digest="d")
+
+        async def all(self, transaction: object) -> set[Any]:
+            return {("acme", *each) for each in told}
+
+        async def add(self, transaction: object, plugin: str, version: str, matter: str, at: datetime) -> bool:
+            told.add((plugin, version, matter))
+            return True
+
+        async def stands_behind(self, plugin: str) -> ReleaseOrigin | None:
+            if plugin == "gone/x":
+                raise NotFound("There is no such plugin.")
+            if plugin == "broken/x":
+                raise Conflict("Its index cannot be verified.")
+            return replace(origin, owner=2, owned_since=THEN) if plugin == "sold/x" else origin
+
+    store: Any = Store()
+    database: Any = scope
+    owners = OwnerKeeper(lambda: store, database, store, store, store, Windows(), lambda: THEN)
+    for _ in range(2):
+        with pytest.raises(Conflict, match="cannot be verified"):
+            await owners.look()
+        assert [(stream, event.type) for stream, event in scope.emitted] == [("release:sold/x", "plugin.owner_changed")]
+    assert [(news.tenant, news.plugin) for news in await owners.new_owners(None)] == [("acme", "sold/x")]
+    assert await owners.new_owners("globex") == [], "it is off there"

@@ -5,21 +5,15 @@ Each tenant is told once, by an event, of every weakness of every version that i
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from plugin_sdk import ALL_TENANTS, Background, KeelstoneError, NewEvent, system_context
+from plugin_sdk import ALL_TENANTS, NewEvent, system_context
 from plugin_sdk.services import Advisory, Database, Marketplace, Transaction
 from plugins.builtin.catalog.application import CatalogRepository
-
-logger = logging.getLogger(__name__)
-REFRESH_SECONDS = 900.0
-FIRST_REST, LONGEST_REST = 5.0, 900.0
-"""Seconds before a marketplace that does not answer is asked again, doubling."""
+from plugins.builtin.catalog.following import follower
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +49,7 @@ class AdvisoryKeeper:
         self._marketplace, self._database, self._repository = marketplace, database, repository
         self._told, self._now = told, now
         self._known: tuple[Advisory, ...] = ()
-        self._background = Background(self._run, "advisories")
+        self._background = follower(self._follow, "advisories")
 
     def start(self) -> None:
         """Begin to follow."""
@@ -110,21 +104,9 @@ class AdvisoryKeeper:
                     count += 1
         return count
 
-    async def _run(self) -> None:
-        rest = FIRST_REST
-        while True:
-            try:
-                await self.refresh()
-                await self.tell()
-                rest = FIRST_REST
-                await asyncio.sleep(REFRESH_SECONDS)
-                continue
-            except KeelstoneError as error:
-                logger.warning("advisories can't be read (tried again in %.0f s): %s", rest, error)
-            except Exception:
-                logger.exception("advisories could not be read; tried again in %.0f s", rest)
-            await asyncio.sleep(rest)
-            rest = min(rest * 2, LONGEST_REST)
+    async def _follow(self) -> None:
+        await self.refresh()
+        await self.tell()
 
 
 def _event(found: Affected) -> NewEvent:

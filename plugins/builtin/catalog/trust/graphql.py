@@ -10,6 +10,7 @@ from plugin_sdk import GraphQL
 from plugin_sdk.web import authorize, graphql_context
 from plugins.builtin.catalog.trust.application import Trust
 from plugins.builtin.catalog.trust.domain import Hold
+from plugins.builtin.catalog.trust.owners import OwnerKeeper
 
 
 @strawberry.type(name="UpdateDoubt", description="What changed behind an update: its signer, provenance or owner.")
@@ -36,6 +37,17 @@ class HeldUpdateType:
     reason: str
 
 
+@strawberry.type(name="NewOwner", description="An active plugin that belongs to somebody else than when it came.")
+class NewOwnerType:
+    """A plugin with a new owner, for GraphQL."""
+
+    plugin: strawberry.ID
+    version: str
+    why: str
+    recovered: bool
+    until: datetime | None
+
+
 def _hold(hold: Hold) -> HeldUpdateType:
     return HeldUpdateType(
         plugin=strawberry.ID(hold.plugin),
@@ -50,7 +62,7 @@ def _hold(hold: Hold) -> HeldUpdateType:
     )
 
 
-def held_types(trust: Trust) -> GraphQL:
+def held_types(trust: Trust, owners: OwnerKeeper) -> GraphQL:
     """The held updates' part of the schema."""
 
     @strawberry.type
@@ -59,6 +71,20 @@ def held_types(trust: Trust) -> GraphQL:
         async def held_updates(self, info: strawberry.Info, tenant: str | None = None) -> list[HeldUpdateType]:
             context = await authorize(graphql_context(info), "plugins:read", tenant=tenant)
             return [_hold(hold) for hold in await trust.list(context.tenant)]
+
+        @strawberry.field(description="The tenant's active plugins that belong to somebody else than when they came.")
+        async def new_owners(self, info: strawberry.Info, tenant: str | None = None) -> list[NewOwnerType]:
+            context = await authorize(graphql_context(info), "plugins:read", tenant=tenant)
+            return [
+                NewOwnerType(
+                    plugin=strawberry.ID(each.plugin),
+                    version=each.version,
+                    why=each.doubt.words,
+                    recovered=each.recovered,
+                    until=each.doubt.until,
+                )
+                for each in await owners.new_owners(context.tenant)
+            ]
 
     @strawberry.type
     class Mutation:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 
 from plugin_sdk import PLATFORM_TENANT, Context, Text
-from plugin_sdk.web import requires
+from plugin_sdk.web import requires, scope_of
 from plugins.builtin.catalog.trust.application import Trust
 from plugins.builtin.catalog.trust.domain import Hold
+from plugins.builtin.catalog.trust.owners import OwnerKeeper
 
 Reads = Annotated[Context, requires("plugins:read")]
 Installs = Annotated[Context, requires("plugins:install")]
@@ -56,6 +57,42 @@ def hold_out(hold: Hold) -> HoldOut:
     found = [DoubtOut(kind=doubt.kind, words=doubt.words, until=doubt.until) for doubt in hold.doubts]
     names = ("tenant", "plugin", "before", "version", "digest", "state", "at", "decided_by", "decided_at", "reason")
     return HoldOut(doubts=found, **{name: getattr(hold, name) for name in names})
+
+
+class NewOwnerOut(BaseModel):
+    """A plugin that runs and belongs to somebody else by now. Its updates wait until `until`, whoever allows them.
+    `recovered`: the marketplace's operator put new keys in place of lost ones."""
+
+    tenant: str
+    plugin: str
+    version: str
+    why: str
+    recovered: bool
+    until: datetime | None
+
+
+def owners_router(owners: OwnerKeeper) -> APIRouter:
+    """For everybody: operators see every tenant's, others their own."""
+    router = APIRouter(prefix="/plugins", tags=["held updates"])
+
+    @router.get("/new-owners", summary="Active plugins that belong to somebody else than when they came")
+    async def new_owners(
+        context: Reads,
+        tenant: Annotated[str | None, Query(max_length=64, description="One tenant's (operators).")] = None,
+    ) -> list[NewOwnerOut]:
+        return [
+            NewOwnerOut(
+                tenant=each.tenant,
+                plugin=each.plugin,
+                version=each.version,
+                why=each.doubt.words,
+                recovered=each.recovered,
+                until=each.doubt.until,
+            )
+            for each in await owners.new_owners(scope_of(context, tenant))
+        ]
+
+    return router
 
 
 def operator_holds_router(trust: Trust) -> APIRouter:
