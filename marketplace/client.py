@@ -184,7 +184,7 @@ class MarketplaceClient:
             # Whatever comes next is logged after everything that is there.
             now = datetime.fromtimestamp(self._now(), UTC).isoformat()
             counted = key_sets.in_force(sys.maxsize, now, follower.kept_entry)
-        return origin_of(counted, list(counted.key_set.keys), index.domain)
+        return origin_of(counted, list(counted.key_set.keys), index)
 
     def _index(self, plugin: str) -> Index:
         with self._trusted.session() as updater:
