@@ -17,8 +17,11 @@ from marketplace.errors import JobNotTrusted, SignatureInvalid, SignerUnknown, V
 from marketplace.index import index_path
 from marketplace.jobs import Job, sign_jobs
 from marketplace.keys import SigningKey, generate_key
+from marketplace.moments import utc_text
+from marketplace.namespaces import propose, sign_proposal
 from marketplace.oidc.issuers import Issuer
 from marketplace.registry import Registry
+from marketplace.signing import STATEMENT_PAYLOAD, add_signatures
 from marketplace.transport import RegistryTransport
 from plugin_sdk.services import SearchFilters
 from tests.support.issuer import LocalIssuer, local_issuer
@@ -358,3 +361,58 @@ async def test_a_release_that_waited_for_a_reviewer_longer_than_its_key_held_goe
     assert verdict.state == "live"
     package = await client_of(market, tmp_path / "cache").fetch("acme/guard", "1.0.0")
     assert any(line.startswith("binding: ") for line in package.chain)
+
+
+async def test_where_two_must_sign_one_cannot_let_a_job_release(
+    market: Registry, issuer: LocalIssuer, key: SigningKey
+) -> None:
+    other = generate_key()
+    before = market.reader.key_set("acme")
+    both = propose(before, [key.public, other.public], threshold=2)
+    await market.register_namespace(sign_proposal(both, [key, other]))
+    alone = sign_jobs("acme", None, [job_of(issuer)], key)
+    with pytest.raises(SignatureInvalid, match="too few"):
+        await market.let_jobs(alone)
+    await market.let_jobs(add_signatures(alone, STATEMENT_PAYLOAD, [other]))
+    await bound(market, issuer.token(market.audience))
+
+
+async def test_a_list_that_a_stolen_key_signed_ends_with_the_key(
+    market: Registry, issuer: LocalIssuer, key: SigningKey, make_release: Make, clock: Any
+) -> None:
+    stolen = utc_text(clock.now())
+    clock.advance(MINUTE)
+    await let(market, key, job_of(issuer))
+    fresh = generate_key()
+    after = propose(market.reader.key_set("acme"), [fresh.public], threshold=1, stolen={key.id: stolen})
+    await market.register_namespace(sign_proposal(after, [key, fresh]))
+    signed = make_release(by=await bound(market, issuer.token(market.audience, at=clock.now())))
+    with pytest.raises(JobNotTrusted):
+        await market.publish(signed.package.data, signed.envelope)
+    # The holders sign a list of their own, and it counts.
+    await let(market, fresh, job_of(issuer))
+    await market.publish(signed.package.data, signed.envelope)
+
+
+async def test_keys_that_were_replaced_leave_their_list_in_force(
+    market: Registry, issuer: LocalIssuer, key: SigningKey, make_release: Make, tmp_path: Path
+) -> None:
+    await let(market, key, job_of(issuer))
+    fresh = generate_key()
+    after = propose(market.reader.key_set("acme"), [fresh.public], threshold=1)
+    await market.register_namespace(sign_proposal(after, [key, fresh]))
+    signed = make_release(by=await bound(market, issuer.token(market.audience)))
+    await market.publish(signed.package.data, signed.envelope)
+    assert (await client_of(market, tmp_path / "cache").fetch("acme/guard", "1.0.0")).origin is not None
+
+
+async def test_the_jobs_of_an_earlier_owner_release_nothing_for_the_new_one(
+    market: Registry, issuer: LocalIssuer, key: SigningKey, make_release: Make
+) -> None:
+    await let(market, key, job_of(issuer))
+    buyer = generate_key()
+    after = propose(market.reader.key_set("acme"), [buyer.public], threshold=1, owner="Buyer Ltd")
+    await market.register_namespace(sign_proposal(after, [key, buyer]))
+    signed = make_release(by=await bound(market, issuer.token(market.audience)))
+    with pytest.raises(JobNotTrusted, match="earlier owner"):
+        await market.publish(signed.package.data, signed.envelope)
