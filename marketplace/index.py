@@ -228,6 +228,7 @@ def entry_of(index: Index) -> MarketplaceEntry:
         deprecated=index.deprecated.reason if index.deprecated else None,
         successor=index.deprecated.successor if index.deprecated else None,
         domain=index.domain,
+        repository=index.repository,
     )
 
 

@@ -301,7 +301,8 @@ class MarketplaceEntry:
     """One plugin as search shows it. ``versions`` are SemVer, newest first, yanked ones left out.
 
     ``deprecated`` says why the publisher advises against it, if so, and ``successor`` names the plugin to use instead.
-    ``domain`` is the domain that speaks for its publisher, where the marketplace has verified one.
+    ``domain`` is the domain that speaks for its publisher, where the marketplace has verified one; ``repository`` one
+    whose CI job has released a plugin of theirs, and still may.
     """
 
     id: str
@@ -316,6 +317,7 @@ class MarketplaceEntry:
     deprecated: str | None = None
     successor: str | None = None
     domain: str | None = None
+    repository: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

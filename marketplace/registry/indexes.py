@@ -12,7 +12,7 @@ from marketplace.index import Deprecation, Index, Release, Yank, entry_of, index
 from marketplace.registry.claims import mirrored_from
 from marketplace.registry.domains import domains_of
 from marketplace.registry.jobs import lists_of, provenance_of, repositories_of
-from marketplace.registry.search import Listing, Standing, downloads_of, update_listings
+from marketplace.registry.search import Listing, Standing, downloads_of, update_listings, verified_by
 from marketplace.registry.tables import OLD_TEXT, in_parts
 
 _RELEASES = (
@@ -44,9 +44,8 @@ def render_indexes(connection: sa.Connection, texts: Mapping[str, str | None], n
             listings.append(Listing(plugin, None, texts[plugin]))
             continue
         newest = max(there, key=lambda release: release.published)
-        standing = Standing(
-            newest.published, findings[newest.version], fetched.get(plugin, 0), index.domain is not None
-        )
+        verified = verified_by(domain=index.domain is not None, repository=index.repository is not None)
+        standing = Standing(newest.published, findings[newest.version], fetched.get(plugin, 0), verified)
         kernels = [release.kernel for release in there]
         listings.append(Listing(plugin, entry_of(index), texts[plugin], standing, kernels))
     update_listings(connection, listings, now)
