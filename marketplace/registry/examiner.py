@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from kernel.errors import Forbidden, NotFound, ValidationFailed
-from kernel.manifest import PluginManifest
 from kernel.ports import Clock
 from kernel.versions import parse_version
 from marketplace.advisories import read_advisory, sign_advisory
 from marketplace.binding import LIFETIME, open_proof_of_key, read_binding, sign_binding
 from marketplace.dns import checked_domain
-from marketplace.errors import SignatureInvalid, SignatureMissing, SignerUnknown
+from marketplace.errors import SignatureInvalid, SignatureMissing, SignerUnknown, VersionTaken
 from marketplace.index import checked_id
 from marketplace.jobs import read_jobs
 from marketplace.keys import SigningKey, public_key
@@ -80,21 +79,23 @@ class Examiner:
         if not envelope:
             verify_release(package, None, {})
         self._reader.refuse_mirrored(manifest.publisher)
-        known = self._reader.receipt(manifest.id, manifest.version, package.digest)
-        key_set = self._signers(manifest, envelope, known)
+        key_set = self._signers(package, envelope)
         verify_release(package, envelope, key_set.keys, key_set.release_threshold)
-        return package, known
+        return package, self._reader.receipt(manifest.id, manifest.version, package.digest)
 
-    def _signers(self, manifest: PluginManifest, envelope: bytes | None, known: Receipt | None) -> KeySet:
+    def _signers(self, package: Package, envelope: bytes | None) -> KeySet:
         """Who must have signed a release: the namespace's keys, or the CI job's key that did.
 
         A key that no longer holds counts for what was taken in while it did.
         """
+        manifest, known = package.manifest, None
         present = self._reader.key_set(manifest.publisher)
         named = () if envelope is None else signers_named(envelope)
         binding = None if envelope is None or set(named) & set(present.keys) else self._reader.jobs.bound(envelope)
         if binding is None:
             return present
+        with suppress(VersionTaken):  # which is said once the signature is known to be good
+            known = self._reader.receipt(manifest.id, manifest.version, package.digest)
         at = utc_text(self._clock.now()) if known is None else binding.since
         return self._reader.jobs.signers(binding, manifest.id, at)
 
@@ -144,7 +145,7 @@ class Examiner:
         known, again = self._reader.receipt(manifest.id, manifest.version, digest), None
         if approved and known is not None and known.state == "quarantined":
             # Things may have changed while it waited: the keys, and what else is published.
-            key_set = self._signers(manifest, envelope, known)
+            key_set = self._signers(package, envelope)
             verify_release(package, envelope, key_set.keys, key_set.release_threshold)
             again = self._bound_again(envelope, key)
             # Its hooks were tried when it came, and do not change.
