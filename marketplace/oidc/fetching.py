@@ -76,7 +76,7 @@ async def _read(url: httpx.URL, private: bool, trust: ssl.SSLContext | None, res
     if refused or not addresses:
         raise _failed(str(url), f"its address is not one of the open internet: {', '.join(refused) or 'none'}")
     # The address that was looked at is the one that is used: a name may have another one a moment later.
-    pinned = url.copy_with(host=addresses[0])
+    pinned = url.copy_with(host=sorted(addresses, key=lambda each: ":" in each)[0])
     headers = {"Host": url.netloc.decode(), "Accept": "application/json", "Accept-Encoding": "identity"}
     named = {"sni_hostname": url.host}
     body = bytearray()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kernel.errors import Conflict
@@ -21,6 +22,7 @@ from marketplace.moments import utc_text
 from marketplace.namespaces import propose, sign_proposal
 from marketplace.oidc.issuers import Issuer
 from marketplace.registry import Registry
+from marketplace.service import create_app
 from marketplace.signing import STATEMENT_PAYLOAD, add_signatures
 from marketplace.transport import RegistryTransport
 from tests.support.issuer import LocalIssuer, local_issuer
@@ -415,3 +417,13 @@ async def test_the_jobs_of_an_earlier_owner_release_nothing_for_the_new_one(
     signed = make_release(by=await bound(market, issuer.token(market.audience)))
     with pytest.raises(JobNotTrusted, match="earlier owner"):
         await market.publish(signed.package.data, signed.envelope)
+
+
+async def test_the_plugins_page_shows_what_built_it(market: Registry, released: SigningKey) -> None:
+    transport = httpx.ASGITransport(app=create_app(market))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        page = (await client.get("/store/acme/guard")).text
+        said = (await client.get("/job-keys")).json()
+    assert "/acme/guard/actions/runs/77" in page
+    assert "Let a CI job release it" in page
+    assert said == {"audience": market.audience, "issuers": list(market.issuers.urls)}
