@@ -68,6 +68,7 @@ from kernel.telemetry import Telemetry
 from marketplace.connect import max_package_bytes, open_client, registry_folder, trusted_witnesses
 from marketplace.mirror.opening import BundleShelf
 from marketplace.mirror.syncing import Mirror
+from marketplace.oidc.issuers import read_issuers
 from marketplace.registry import Registry
 from marketplace.service import create_app as create_marketplace
 from plugin_sdk.contributions import HealthCheck, PluginContext
@@ -359,6 +360,8 @@ def _marketplace(settings: Settings, closing: list[Callable[[], Awaitable[None]]
             rules=settings.marketplace_rules,
             witnesses=trusted_witnesses(settings),
             threshold=settings.marketplace_severity,
+            issuers=read_issuers(settings.marketplace_issuers),
+            issuers_authority=settings.marketplace_issuers_authority,
             search_url=settings.marketplace_search_url,
         )
         app = create_marketplace(registry)

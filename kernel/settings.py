@@ -118,6 +118,14 @@ class Settings(BaseSettings):
         "many failed, how long they took in coarse steps, and a coarse number of tenants; signed, under a name made "
         "from this platform's public keys. It shows them only of five platforms or more together.",
     )
+    marketplace_issuers: Csv = Field(
+        default=("github=https://token.actions.githubusercontent.com", "gitlab=https://gitlab.com"),
+        description="Whose CI jobs may release if a publisher lets them: github=https://... or gitlab=https://...; "
+        "github+private= for one on your own network. Empty: nobody's.",
+    )
+    marketplace_issuers_authority: Path | None = Field(
+        default=None, description="File of certificates (PEM) that vouch for those issuers beside the usual ones."
+    )
     marketplace_owner_days: float = Field(
         default=7.0,
         ge=0,
@@ -223,7 +231,12 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "plugins_disabled", "http_private_allow", "personal_fields", "marketplace_witnesses", mode="before"
+        "plugins_disabled",
+        "http_private_allow",
+        "personal_fields",
+        "marketplace_witnesses",
+        "marketplace_issuers",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:

@@ -99,7 +99,7 @@ class MarketplaceClient:
     async def published(self, plugin: str) -> dict[str, PublishedRelease]:
         """All installable versions, with when each was published. Raises NotFound."""
         index = await self.index(plugin)
-        return {r.version: PublishedRelease(r.digest, r.published_at, index.domain) for r in index.installable()}
+        return index.published()
 
     async def index(self, plugin: str) -> Index:
         """All releases of a plugin, withdrawn ones included. Raises NotFound or VerificationFailed."""
@@ -184,7 +184,7 @@ class MarketplaceClient:
             # Whatever comes next is logged after everything that is there.
             now = datetime.fromtimestamp(self._now(), UTC).isoformat()
             counted = key_sets.in_force(sys.maxsize, now, follower.kept_entry)
-        return origin_of(counted, list(counted.key_set.keys), index.domain)
+        return origin_of(counted, list(counted.key_set.keys), index)
 
     def _index(self, plugin: str) -> Index:
         with self._trusted.session() as updater:
@@ -213,7 +213,7 @@ class MarketplaceClient:
         package = read_package(data, max_bytes=self._max_bytes)
         signers = backing.prove(package, walker.walk, witnesses=self._witnesses)
         vouched = package.vouched_for(walker.walk.links)
-        origin = origin_of(backing.counted, signers, index.domain)
+        origin = origin_of(backing.counted, signers, index)
         return replace(vouched, published=release.published_at, origin=origin)
 
     def _verify(self, data: bytes, envelope: bytes | None, offline: bool) -> Verification:
@@ -252,7 +252,7 @@ class MarketplaceClient:
                 "what was published or withdrawn since then is not known."
             )
         vouched = package.vouched_for(walker.walk.links)
-        origin = origin_of(backing.counted, signers, index.domain)
+        origin = origin_of(backing.counted, signers, index)
         verified = replace(vouched, published=release.published_at, origin=origin)
         return Verification(verified, tuple(notes))
 
@@ -269,7 +269,7 @@ class MarketplaceClient:
                 self._trusted.target(updater, path)
             # The key sets of what was published elsewhere are in the log of there.
             if held is not None and index.mirrored is None:
-                follower.fetch_entries(places_of(held))
+                follower.fetch_entries(sorted({*places_of(held), *index.places(version)}))
 
     def _key_sets(self, walker: ChainWalker, publisher: str) -> Succession:
         """The namespace's key sets, which only grow: a list that lacks one that was seen here, or has another in its
@@ -321,8 +321,11 @@ class MarketplaceClient:
             raise VerificationFailed("package", f"the marketplace lists it but does not have it: {error}") from error
 
 
-def origin_of(counted: InForce, signers: Sequence[str], domain: str | None) -> ReleaseOrigin:
+def origin_of(counted: InForce, signers: Sequence[str], index: Index) -> ReleaseOrigin:
     """Whose release it is, as the platform compares it with what it runs."""
     since = None if counted.owned_since is None else datetime.fromisoformat(counted.owned_since)
-    lineage = counted.lineage
-    return ReleaseOrigin(tuple(sorted(signers)), lineage, counted.owner, since, counted.recovered, domain=domain)
+    # Behind a CI job's key, which is new each time, are the keys of those who let it release.
+    by, built = tuple(sorted(counted.behind or signers)), None if counted.run is None else counted.run.build
+    source = None if counted.run is None else counted.run.source
+    about = (by, counted.lineage, counted.owner, since, counted.recovered, source)
+    return ReleaseOrigin(*about, domain=index.domain, build=built, repository=index.repository)

@@ -55,6 +55,12 @@ class SignerUnknown(Forbidden):
     code, title = "signer-unknown", "Signed by a foreign key"
 
 
+class JobNotTrusted(Forbidden):
+    """A CI job's identity token, or the key that it was given, does not let it release this."""
+
+    code, title = "job-not-trusted", "Job may not release"
+
+
 class NamespaceTaken(Conflict):
     """The namespace is bound to other keys already."""
 

@@ -19,7 +19,7 @@ from kernel.manifest import PluginManifest, check_plugin_id, manifest_from_dict
 from kernel.versions import parse_version
 from marketplace.errors import RegistryDamaged
 from marketplace.signing import canonical_json
-from plugin_sdk.services import MarketplaceEntry
+from plugin_sdk.services import MarketplaceEntry, PublishedRelease
 
 FORMAT = 1
 
@@ -70,6 +70,8 @@ class Release:
     yanked: Yank | None
     manifest: Mapping[str, Any]
     envelope: Mapping[str, Any]
+    provenance: Mapping[str, Any] | None = None
+    """Of a CI job's release: the marketplace's word for the job's key, and where the log has that."""
 
     def parsed_manifest(self) -> PluginManifest:
         """The manifest as a typed value. Raises ManifestError if this kernel cannot read it."""
@@ -88,6 +90,13 @@ def _plain(yanked: Yank | None) -> dict[str, str] | None:
     return None if yanked is None else asdict(yanked)
 
 
+def _plain_release(release: Release) -> dict[str, Any]:
+    said = {**{name: getattr(release, name) for name in _FIELDS}, "yanked": _plain(release.yanked)}
+    if release.provenance is None:
+        del said["provenance"]
+    return said
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
     """All releases of one plugin, newest version first."""
@@ -99,6 +108,21 @@ class Index:
     """The domain that speaks for its publisher, as the marketplace verified it."""
     mirrored: Mirrored | None = None
     """None: it was published here."""
+    repository: str | None = None
+    """One whose CI job has released a plugin of its publisher, and still may, as the marketplace saw it."""
+    jobs: tuple[Mapping[str, Any], ...] = ()
+    """Its publisher's lists of the CI jobs that may release it, each with its place in the log, if one ever did."""
+
+    def published(self) -> dict[str, PublishedRelease]:
+        """The installable versions, as the platform asks for them."""
+        about = (self.domain, self.repository)
+        return {r.version: PublishedRelease(r.digest, r.published_at, *about) for r in self.installable()}
+
+    def places(self, *versions: str) -> tuple[int, ...]:
+        """The log's indices that the provenance of some versions (or of all) needs, unverified: to fetch proofs."""
+        some = [r for r in self.releases if r.provenance is not None and (not versions or r.version in versions)]
+        said = [each for release in some for each in (release.provenance, *self.jobs)]
+        return tuple(sorted({each["entry"] for each in said if each and type(each.get("entry")) is int}))
 
     def find(self, version: str) -> Release | None:
         """The release of that version, yanked or not."""
@@ -120,12 +144,16 @@ class Index:
 
     def to_bytes(self) -> bytes:
         """The document, canonical."""
-        listed = [{**{name: getattr(r, name) for name in _FIELDS}, "yanked": _plain(r.yanked)} for r in self.releases]
+        listed = [_plain_release(release) for release in self.releases]
         body = {"format": FORMAT, "plugin": self.plugin, "releases": listed}
         if self.deprecated is not None:
             body["deprecated"] = asdict(self.deprecated)
         if self.domain is not None:
             body["domain"] = self.domain
+        if self.repository is not None:
+            body["repository"] = self.repository
+        if self.jobs:
+            body["jobs"] = [dict(each) for each in self.jobs]
         if self.mirrored is not None:
             body["mirrored"] = asdict(self.mirrored)
         return canonical_json(body)
@@ -142,10 +170,12 @@ def make_index(
     deprecated: Deprecation | None = None,
     domain: str | None = None,
     mirrored: Mirrored | None = None,
+    jobs: Iterable[Mapping[str, Any]] = (),
+    repository: str | None = None,
 ) -> Index:
     """The index of ``releases``, put in order."""
     newest_first = sorted(releases, key=lambda r: parse_version(r.version), reverse=True)
-    return Index(plugin, tuple(newest_first), deprecated, domain, mirrored)
+    return Index(plugin, tuple(newest_first), deprecated, domain, mirrored, repository, tuple(jobs))
 
 
 def read_index(document: bytes) -> Index:
@@ -160,7 +190,15 @@ def read_index(document: bytes) -> Index:
         deprecated, domain, mirrored = (body.get(name) for name in ("deprecated", "domain", "mirrored"))
         advice = Deprecation(**deprecated) if deprecated else None
         origin = Mirrored(**mirrored) if mirrored else None
-        return Index(str(body["plugin"]), releases, advice, None if domain is None else str(domain), origin)
+        return Index(
+            str(body["plugin"]),
+            releases,
+            advice,
+            None if domain is None else str(domain),
+            origin,
+            body.get("repository"),
+            tuple(body.get("jobs", ())),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise RegistryDamaged(
             f"A plugin's index cannot be read: {error}.",
@@ -190,6 +228,7 @@ def entry_of(index: Index) -> MarketplaceEntry:
         deprecated=index.deprecated.reason if index.deprecated else None,
         successor=index.deprecated.successor if index.deprecated else None,
         domain=index.domain,
+        repository=index.repository,
     )
 
 

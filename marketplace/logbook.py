@@ -90,6 +90,11 @@ class Logbook:
         with self._follower() as follower:
             return follower.entry(index)
 
+    def origin(self) -> str:
+        """The log's name, which no other marketplace's has. Raises as :meth:`audit`."""
+        with self._follower() as follower:
+            return follower.keys.present.name
+
     def confirm(self, receipt: Mapping[str, Any], digest: str) -> tuple[LogProof, Checkpoint]:
         """Check that a receipt is the marketplace's word about the package with ``digest``, and that it is so.
 

@@ -18,8 +18,10 @@ from fastapi.responses import FileResponse, Response
 from starlette.datastructures import UploadFile
 
 from kernel.errors import NotFound, ValidationFailed
+from marketplace.binding import build_of
 from marketplace.http import FOREVER, NEVER, BodyLimit, add_problem_handlers
 from marketplace.index import Deprecation, Release, Yank, entry_of
+from marketplace.jobroutes import add_job_routes
 from marketplace.keyroutes import add_key_routes
 from marketplace.log.routes import add_log_routes
 from marketplace.mirror.syncing import Mirror
@@ -35,7 +37,7 @@ from marketplace.reports import add_report_routes
 from marketplace.revocations import WAIT_SECONDS
 from marketplace.storefront import add_pages
 from marketplace.validator import Finding, RuleState, Validation
-from plugin_sdk.services import Advisory, MarketplaceEntry, Revocation, SearchFilters
+from plugin_sdk.services import Advisory, Build, MarketplaceEntry, Revocation, SearchFilters
 
 Narrowing = Annotated[str | None, Query(max_length=100, description="Only plugins that have this.")]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -73,6 +75,8 @@ class ReleaseSummary:
     kernel: str
     published: str
     yanked: Yank | None
+    build: Build | None = None
+    """The CI job that made and signed it, if one did."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ def create_app(registry: Registry, *, lifespan: Lifespan | None = None) -> FastA
     _add_revocations(app, registry)
     _add_writing(app, registry)
     add_key_routes(app, registry)
+    add_job_routes(app, registry)
     add_report_routes(app, registry)
     add_pages(app, registry)
     return app
@@ -346,5 +351,11 @@ async def _part(part: UploadFile | str | None) -> bytes | None:
 
 def _summary(release: Release) -> ReleaseSummary:
     return ReleaseSummary(
-        release.version, release.digest, release.size, release.kernel, release.published, release.yanked
+        release.version,
+        release.digest,
+        release.size,
+        release.kernel,
+        release.published,
+        release.yanked,
+        build_of(release.provenance),
     )

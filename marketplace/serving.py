@@ -8,6 +8,7 @@ from kernel.discovery import COMPONENT_INSPECTOR, CONTRACT_CHECKER, entry_points
 from kernel.process import settle
 from kernel.settings import Settings
 from marketplace.connect import max_package_bytes, registry_folder, trusted_witnesses
+from marketplace.oidc.issuers import read_issuers
 from marketplace.registry import Registry
 from marketplace.rules.rule import ComponentInspector, ContractChecker
 from plugin_sdk.terminal import err
@@ -31,6 +32,8 @@ def serve_registry(settings: Settings, host: str, port: int, *, open_namespaces:
         open_namespaces=open_namespaces,
         witnesses=trusted_witnesses(settings),
         threshold=settings.marketplace_severity,
+        issuers=read_issuers(settings.marketplace_issuers),
+        issuers_authority=settings.marketplace_issuers_authority,
         search_url=settings.marketplace_search_url,
     )
     app = create_app(registry, lifespan=standalone_lifespan(registry, report=_warn))

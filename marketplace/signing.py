@@ -40,6 +40,8 @@ VERDICT = "urn:keelstone:verdict:v1"
 ADVISORY = "urn:keelstone:advisory:v1"
 DOMAIN = "urn:keelstone:domain:v1"
 HANDOVER = "urn:keelstone:handover:v1"
+JOBS = "urn:keelstone:jobs:v1"
+BINDING = "urn:keelstone:binding:v1"
 MAX_ENVELOPE_BYTES = 64 * 1024
 SIGNED_AHEAD = timedelta(seconds=300)
 """How much a publisher's clock may be ahead."""

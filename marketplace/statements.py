@@ -21,6 +21,7 @@ from marketplace.signing import (
     ANSWER,
     DEPRECATION,
     DOMAIN,
+    JOBS,
     STATEMENT_PAYLOAD,
     YANK,
     add_signatures,
@@ -34,6 +35,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     ANSWER: ("answer", "/ratings/answers"),
     ADVISORY: ("advisory", "/advisories"),
     DOMAIN: ("domain", "/namespaces/domain"),
+    JOBS: ("jobs", "/namespaces/jobs"),
 }
 """By predicate type: what people call it, and where the marketplace takes it."""
 

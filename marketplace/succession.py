@@ -17,6 +17,7 @@ from typing import Any
 
 from kernel.errors import KeelstoneError
 from marketplace.errors import VerificationFailed
+from marketplace.jobs import Run
 from marketplace.log.entry import Entry, keys_entry
 from marketplace.namespaces import KeySet, check_successor, read_key_set
 from marketplace.signing import canonical_json
@@ -56,6 +57,9 @@ class InForce:
     recovered: bool = False
     stolen: tuple[str, ...] = ()
     """Keys of the set that do not count for this release: it was logged after they were stolen."""
+    run: Run | None = None
+    """The CI job whose key is the only one of ``key_set``, let in by its publisher's keys (``behind``)."""
+    behind: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,8 @@ class MarketplaceEntry:
     """One plugin as search shows it. ``versions`` are SemVer, newest first, yanked ones left out.
 
     ``deprecated`` says why the publisher advises against it, if so, and ``successor`` names the plugin to use instead.
-    ``domain`` is the domain that speaks for its publisher, where the marketplace has verified one.
+    ``domain`` is the domain that speaks for its publisher, where the marketplace has verified one; ``repository`` one
+    whose CI job has released a plugin of theirs, and still may.
     """
 
     id: str
@@ -316,6 +317,7 @@ class MarketplaceEntry:
     deprecated: str | None = None
     successor: str | None = None
     domain: str | None = None
+    repository: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +335,22 @@ class SearchFilters:
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """The run of a CI job that made and signed a release, as the job's issuer told it to the marketplace.
+
+    ``environment`` is empty if the job has none; ``commit`` and ``ref`` are what was built; ``url`` shows the run.
+    """
+
+    host: str
+    repository: str
+    workflow: str
+    environment: str
+    commit: str
+    ref: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseOrigin:
     """Who stands behind a verified release, to compare with what runs already.
 
@@ -340,7 +358,8 @@ class ReleaseOrigin:
     the present ones came (they among them). ``owner`` counts the namespace's owners from 1, ``owned_since`` is when
     the present one took over; ``recovered``: the marketplace's operator put new keys in place of lost ones.
     ``provenance`` names what built it, where a build service vouches for that; ``domain`` the domain that speaks for
-    its publisher, where the marketplace has verified one.
+    its publisher, where the marketplace has verified one. ``build`` has the particulars of ``provenance``;
+    ``repository`` is one whose CI job has released a plugin of its publisher, and still may.
     """
 
     signers: tuple[str, ...] = ()
@@ -350,6 +369,8 @@ class ReleaseOrigin:
     recovered: bool = False
     provenance: str | None = None
     domain: str | None = None
+    build: Build | None = None
+    repository: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,11 +396,12 @@ class VerifiedPackage:
 @dataclass(frozen=True, slots=True)
 class PublishedRelease:
     """One release as the verified index lists it. ``digest`` is the archive's SHA-256 in hex, ``domain`` the domain
-    that speaks for its publisher, if one was verified."""
+    that speaks for its publisher, if one was verified, ``repository`` one whose CI job has released for them."""
 
     digest: str
     published: datetime
     domain: str | None = None
+    repository: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

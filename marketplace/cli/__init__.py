@@ -8,6 +8,7 @@ from marketplace.cli.artifacts import add_artifact_commands
 from marketplace.cli.author import add_author_commands
 from marketplace.cli.bundles import add_bundle_commands
 from marketplace.cli.ceremony import add_ceremony_commands
+from marketplace.cli.jobs import add_job_commands
 from marketplace.cli.keys import add_key_commands
 from marketplace.cli.log import add_log_commands
 from marketplace.cli.mirrors import add_mirror_commands
@@ -27,6 +28,7 @@ def register(tree: CommandTree) -> None:
     add_author_commands(tree)
     add_key_commands(tree)
     add_statement_commands(tree)
+    add_job_commands(tree)
     add_reader_commands(tree)
     add_operator_commands(tree)
     add_log_commands(tree)

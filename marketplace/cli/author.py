@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marketplace.cli.jobs import sign_in_job
 from marketplace.cli.shared import PLUGIN_HELP, load_settings, new_passphrase, print_rows, signing_key
 from marketplace.cli.statements import hand_in
 from plugin_sdk.terminal import EXIT_REFUSED, CommandTree, JsonOption, RemoteError, command, err, out, progress, show
@@ -197,6 +198,14 @@ def add_author_commands(tree: CommandTree) -> None:
     @command
     def publish(
         file: Annotated[Path | None, typer.Argument(help="The signed package. Default: the newest in build/.")] = None,
+        from_job: Annotated[
+            bool,
+            typer.Option("--from-job", help="In CI: sign it as this job (FILE may be the built plugin's folder)."),
+        ] = False,
+        audience: Annotated[
+            str | None,
+            typer.Option("--audience", help="With --from-job: the marketplace. Default: the one trusted here."),
+        ] = None,
         json: JsonOption = False,
     ) -> None:
         """Publish a signed package; the first one also binds the namespace to your key."""
@@ -205,8 +214,12 @@ def add_author_commands(tree: CommandTree) -> None:
         from marketplace.publishing import read_signed, signature_path
 
         settings = load_settings()
-        file = file or _newest_package(Path("build"))
         limit = settings.max_package_mb * 1024 * 1024
+        if from_job:
+            with open_door(tree, settings) as door, progress("Signing as this job", json=json):
+                file, signed = sign_in_job(door, settings, file or Path("."), audience)
+            signed.write(file.parent)
+        file = file or _newest_package(Path("build"))
         data, envelope = read_signed(file, max_bytes=limit)
         publisher = read_package(data, max_bytes=limit).manifest.publisher
         parts = {"package": (file.name, data, "application/zip")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -78,6 +78,8 @@ def add_reader_commands(tree: CommandTree) -> None:
             if entry and detail:
                 shown = {k: entry[k] for k in ("id", "name", "summary", "latest", "license", "publisher")}
                 print_rows(shown | ({"domain": f"{entry['domain']} (verified)"} if entry["domain"] else {}))
+                if (built := detail["release"].get("build")) is not None:
+                    print_rows(_built(built))
                 if page["deprecated"]:
                     advice = Deprecation(**page["deprecated"]).advice
                     err.print(f"Deprecated: {advice}", style="yellow", markup=False)
@@ -92,3 +94,12 @@ def add_reader_commands(tree: CommandTree) -> None:
             print_table(columns, rows, "No releases.")
 
         show({**page, "manifest": detail["manifest"] if detail else None}, json, text)
+
+
+def _built(build: dict[str, Any]) -> dict[str, Any]:
+    """What made and signed a release, in rows."""
+    return {
+        "built by": f"{build['host']}/{build['repository']}, {build['workflow']}",
+        "from": f"commit {build['commit']}, {build['ref']}",
+        "run": build["url"],
+    }

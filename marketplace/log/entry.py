@@ -15,7 +15,9 @@ from typing import Any, Literal, get_args
 from marketplace.log.tree import leaf_hash
 from marketplace.signing import canonical_json
 
-Kind = Literal["publish", "yank", "deprecate", "keys", "owner", "verdict", "advisory", "kill", "handover"]
+Kind = Literal[
+    "publish", "yank", "deprecate", "keys", "owner", "verdict", "advisory", "kill", "handover", "jobs", "binding"
+]
 KINDS: tuple[str, ...] = get_args(Kind)
 MAX_ENTRY_BYTES = 4_096
 FORMAT = 1
@@ -143,6 +145,16 @@ def keys_entry(publisher: str, version: int, document: bytes, at: str) -> Entry:
 def owner_entry(publisher: str, version: int, digest: str, statement: str, at: str) -> Entry:
     """The entry of a namespace that has another holder from a key set (its version, and digest) on."""
     return Entry("owner", publisher, None, str(version), digest, statement, at)
+
+
+def jobs_entry(publisher: str, version: int, statement: str, at: str) -> Entry:
+    """The entry of a list of the CI jobs that may release a namespace's plugins; its digest is the statement's."""
+    return Entry("jobs", publisher, None, str(version), statement, statement, at)
+
+
+def binding_entry(plugin: str, key: str, statement: str, at: str) -> Entry:
+    """The entry of a CI job's key for a plugin; ``version`` has its id, and its digest is the statement's."""
+    return Entry("binding", plugin.partition("/")[0], plugin, key, statement, statement, at)
 
 
 def handover_entry(origin: str, name: str, digest: str, statement: str, at: str) -> Entry:

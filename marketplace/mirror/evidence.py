@@ -25,6 +25,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kernel.errors import KeelstoneError
+from marketplace.binding import by_job
 from marketplace.errors import VerificationFailed
 from marketplace.log.key import LogKeys, read_log_keys
 from marketplace.log.proof import LogProof, read_proof
@@ -74,7 +75,8 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class PluginEvidence:
-    """What is one plugin's own: its ``bins`` by plain names, ``targets`` by paths, ``proofs`` by versions."""
+    """What is one plugin's own: its ``bins`` by plain names, ``targets`` by paths, ``proofs`` by versions (and
+    by ``#`` and an index, what its provenance needs of the log)."""
 
     plugin: str
     bins: Mapping[str, bytes]
@@ -158,8 +160,18 @@ class Evidence:
             )
         keys = walker.log_keys()
         proof, _ = self._proof(keys, version)
-        entry = self.key_proofs.entry
-        return walker.in_force(key_sets, proof.index, proof.entry.at, lambda index: entry(index, keys))
+        index = walker.index(self.own.plugin)
+        release = index.find(version)
+        at = proof.entry.at
+
+        def entry(place: int) -> Entry:
+            return self._entry(place, keys)
+
+        counted = walker.in_force(key_sets, proof.index, at, entry)
+        if release is None:
+            return counted
+        said = release.provenance
+        return by_job(index.plugin, said, index.jobs, proof.index, at, key_sets, counted, entry, walker.walk.add)
 
     def prove(self, package: Package, counted: InForce, walk: Walk) -> None:
         """Check a package along the upstream's own chain, adding its links to ``walk``. Raises VerificationFailed."""
@@ -198,6 +210,16 @@ class Evidence:
         """The evidence behind it, where the upstream is a mirror itself."""
         return evidence_of(self._walker, self._walker.index(self.own.plugin), self.key_proofs, self.depth + 1)
 
+    def _entry(self, place: int, keys: LogKeys) -> Entry:
+        """An entry of the upstream's log: of a key set, or of what lets a CI job release."""
+        body = self.own.proofs.get(entry_name(place))
+        if body is None:
+            return self.key_proofs.entry(place, keys)
+        proof, _ = open_proof(keys, body)
+        if proof.index != place:
+            raise VerificationFailed("upstream", "the proof is of another entry.", expected=place, found=proof.index)
+        return proof.entry
+
     def _proof(self, keys: LogKeys, version: str) -> tuple[LogProof, Checkpoint]:
         body = self.own.proofs.get(version)
         if body is None:
@@ -205,6 +227,11 @@ class Evidence:
                 "upstream", f"there is no proof that {self.own.plugin} {version} was logged at {self.upstream}."
             )
         return open_proof(keys, body)
+
+
+def entry_name(place: int) -> str:
+    """What the proof of an entry is called among a plugin's proofs: no version is called so."""
+    return f"#{place}"
 
 
 def open_proof(keys: LogKeys, body: bytes) -> tuple[LogProof, Checkpoint]:
@@ -289,8 +316,21 @@ def backing_of(
     (proof, checkpoint), evidence = proved, evidence_of(walker, index)
     if evidence is None:
         counted = walker.in_force(key_sets, proof.index, proof.entry.at, entry)
+        counted = by_job(
+            index.plugin,
+            release.provenance,
+            index.jobs,
+            proof.index,
+            proof.entry.at,
+            key_sets,
+            counted,
+            entry,
+            walker.walk.add,
+        )
     else:
         counted = evidence.in_force(key_sets, release.version)
+        if counted.run is not None:
+            walker.walk.add(f"upstream {evidence.upstream}: released by a job of {counted.run.source}")
     return Backing(release, keys, proof, checkpoint, counted, evidence)
 
 

@@ -155,7 +155,8 @@ class Exporter:
             proof, _ = follower.proof(plugin, release.version)
             writer.add(f"log/proofs/{plugin}/{release.version}.json", proof.to_bytes())
         held = self._trusted.target(updater, target_path(publisher))
-        for place in places_of(held) if held is not None and index.mirrored is None else ():
+        places = {*(places_of(held) if held is not None else ()), *index.places(*(each.version for each in releases))}
+        for place in sorted(places) if index.mirrored is None else ():
             proof, _ = follower.entry(place, checkpoint)
             writer.add(f"log/entries/{place}.json", proof.to_bytes())
         return {index_path(plugin), target_path(publisher), keys_path(publisher), *paths_of(index)}

@@ -77,7 +77,7 @@ class BundleMarketplace:
     async def published(self, plugin: str) -> Mapping[str, PublishedRelease]:
         """The installable versions in it. Raises NotFound."""
         index, _ = await self._read(plugin)
-        return {r.version: PublishedRelease(r.digest, r.published_at, index.domain) for r in index.installable()}
+        return index.published()
 
     async def fetch(self, plugin: str, version: str) -> VerifiedPackage:
         """One release with its chain, which says at which moment it stands still. Raises NotFound, ReleaseYanked,
@@ -158,7 +158,7 @@ def prove_from(view: UpstreamView, package: Package, envelope: bytes | None = No
     signers = backing.prove(package, walker.walk, envelope, view.witnesses)
     check_valid(fresh)
     vouched = package.vouched_for(walker.walk.links)
-    origin = origin_of(backing.counted, signers, index.domain)
+    origin = origin_of(backing.counted, signers, index)
     return replace(vouched, published=release.published_at, origin=origin)
 
 

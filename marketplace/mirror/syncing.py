@@ -292,6 +292,8 @@ class _Look:
         index = read_index(body)
         for path in paths_of(index):
             self.trusted.target(updater, path)
+        if index.mirrored is None:
+            follower.fetch_entries(index.places())
         for release in index.releases:
             try:
                 _, checkpoint = follower.proof(plugin, release.version)

@@ -21,6 +21,7 @@ from marketplace.mirror.evidence import (
     KeyProofs,
     PluginEvidence,
     State,
+    entry_name,
     evidence_of,
     keys_path,
     paths_of,
@@ -112,6 +113,14 @@ class UpstreamView:
             if body is not None:
                 proofs[release.version] = body
         kept = tuple(release for release in index.releases if release.version in proofs)
+        if index.mirrored is None:
+            for place in index.places(*proofs):
+                body = self.source.entry(place)
+                if body is not None:
+                    require_witnesses(
+                        read_proof(body).verify(self.walker.log_keys().present), self.witnesses, self.needed
+                    )
+                    proofs[entry_name(place)] = body
         publisher = plugin.partition("/")[0]
         paths = [index_path(plugin), target_path(publisher), KEYS_TARGET]
         paths += [path for path in paths_of(index) if self.walker.has(path)]
@@ -125,7 +134,7 @@ class UpstreamView:
         evidence = Evidence(self.name, self.at, self.state, own, key_proofs)
         for release in kept:
             self._prove(evidence, key_sets, index, release)
-        return Index(plugin, kept, index.deprecated, index.domain), evidence
+        return Index(plugin, kept, index.deprecated, index.domain, jobs=index.jobs), evidence
 
     def _prove(self, evidence: Evidence, key_sets: Succession, index: Index, release: Release) -> None:
         """That a release is logged as it is listed, and signed by the keys that counted then; its bytes need not be

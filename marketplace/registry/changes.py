@@ -26,6 +26,7 @@ from marketplace.package import Package
 from marketplace.registry.change import Pending, Touched
 from marketplace.registry.claims import refuse_mirrored
 from marketplace.registry.indexes import load_index as load_index
+from marketplace.registry.jobs import check_job, keep_provenance
 from marketplace.registry.parts import keep_parts
 from marketplace.registry.publishers import check_still_signed
 from marketplace.registry.reach import all_revocations, revocation_of
@@ -78,8 +79,12 @@ class Publish:
         }
         if row is None:  # otherwise the same package is in this batch twice
             refuse_mirrored(connection, manifest.publisher)
-            check_still_signed(connection, manifest.id, self.envelope)
             envelope = json.loads(self.envelope)
+            built = check_job(connection, manifest.id, envelope, now, touched)
+            if built is None:
+                check_still_signed(connection, manifest.id, self.envelope)
+            else:
+                keep_provenance(connection, manifest.id, manifest.version, built, touched)
             documents = (manifest_document(manifest), envelope, list(self.findings))
             told = (manifest.requires.kernel, *(orjson.dumps(document).decode() for document in documents))
             connection.exec_driver_sql(_RELEASE, (*values.values(), *told))

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from kernel.errors import Forbidden, NotFound, ValidationFailed
 from kernel.ports import Clock
 from kernel.versions import parse_version
 from marketplace.advisories import read_advisory, sign_advisory
+from marketplace.binding import LIFETIME, open_proof_of_key, read_binding, sign_binding
 from marketplace.dns import checked_domain
-from marketplace.errors import SignatureInvalid, SignatureMissing, SignerUnknown
-from marketplace.keys import SigningKey
+from marketplace.errors import SignatureInvalid, SignatureMissing, SignerUnknown, VersionTaken
+from marketplace.index import checked_id
+from marketplace.jobs import read_jobs
+from marketplace.keys import SigningKey, public_key
 from marketplace.moments import utc_text
+from marketplace.namespaces import KeySet
+from marketplace.oidc.issuers import Identity
 from marketplace.package import Package, read_package
 from marketplace.registry.advisories import Advise
 from marketplace.registry.changes import Deprecate, Revoke, YankRelease
+from marketplace.registry.jobs import Bind, KeepJobs, require_job
 from marketplace.registry.reader import RegistryReader
 from marketplace.registry.receipts import Receipt
 from marketplace.registry.reviews import Decide
@@ -28,6 +36,7 @@ from marketplace.signing import (
     ANSWER,
     DEPRECATION,
     DOMAIN,
+    JOBS,
     KILL,
     VERDICT,
     YANK,
@@ -36,6 +45,7 @@ from marketplace.signing import (
     open_statement,
     peek_statement,
     sign_statement,
+    signers_named,
     verify_release,
 )
 from marketplace.validator import Finding, Validation, Validator
@@ -69,9 +79,25 @@ class Examiner:
         if not envelope:
             verify_release(package, None, {})
         self._reader.refuse_mirrored(manifest.publisher)
-        key_set = self._reader.key_set(manifest.publisher)
+        key_set = self._signers(package, envelope)
         verify_release(package, envelope, key_set.keys, key_set.release_threshold)
         return package, self._reader.receipt(manifest.id, manifest.version, package.digest)
+
+    def _signers(self, package: Package, envelope: bytes | None) -> KeySet:
+        """Who must have signed a release: the namespace's keys, or the CI job's key that did.
+
+        A key that no longer holds counts for what was taken in while it did.
+        """
+        manifest, known = package.manifest, None
+        present = self._reader.key_set(manifest.publisher)
+        named = () if envelope is None else signers_named(envelope)
+        binding = None if envelope is None or set(named) & set(present.keys) else self._reader.jobs.bound(envelope)
+        if binding is None:
+            return present
+        with suppress(VersionTaken):  # which is said once the signature is known to be good
+            known = self._reader.receipt(manifest.id, manifest.version, package.digest)
+        at = utc_text(self._clock.now()) if known is None else binding.since
+        return self._reader.jobs.signers(binding, manifest.id, at)
 
     @property
     def tries(self) -> bool:
@@ -116,11 +142,12 @@ class Examiner:
             raise ValidationFailed("A verdict must say whose it is, and a rejection why.", found=digest)
         package, envelope = self._reader.reviews.package(digest)
         manifest = package.manifest
-        known = self._reader.receipt(manifest.id, manifest.version, digest)
+        known, again = self._reader.receipt(manifest.id, manifest.version, digest), None
         if approved and known is not None and known.state == "quarantined":
             # Things may have changed while it waited: the keys, and what else is published.
-            key_set = self._reader.key_set(manifest.publisher)
+            key_set = self._signers(package, envelope)
             verify_release(package, envelope, key_set.keys, key_set.release_threshold)
+            again = self._bound_again(envelope, key)
             # Its hooks were tried when it came, and do not change.
             self._looking_only.check(self._reader.submission(package))
         said = {
@@ -131,7 +158,42 @@ class Examiner:
             "reviewer": by,
         }
         statement = sign_statement(VERDICT, {f"{manifest.id}@{manifest.version}": digest}, said, key)
-        return Decide(package, envelope, approved, told, by, statement)
+        return Decide(package, envelope, approved, told, by, statement, again)
+
+    def _bound_again(self, envelope: bytes, key: SigningKey) -> Bind | None:
+        """A CI job's key, given its minutes once more: its release waited for a person longer than it held."""
+        binding = self._reader.jobs.bound(envelope)
+        if binding is None:
+            return None
+        since, until = self.minutes()
+        statement = sign_binding(binding.plugin, binding.key, binding.run, since, until, key)
+        return Bind(read_binding(json.loads(statement)), None)
+
+    def minutes(self) -> tuple[str, str]:
+        """From when until when a CI job's key would hold that is given now (ISO 8601, UTC)."""
+        now = self._clock.now()
+        return utc_text(now), utc_text(int(now) + LIFETIME.total_seconds())
+
+    def jobs(self, envelope: bytes) -> KeepJobs:
+        """A publisher's list of CI jobs. Raises NamespaceUnknown, ValidationFailed or a signature error."""
+        self._publishers_word(envelope, JOBS)
+        read_jobs(json.loads(envelope))
+        return KeepJobs(envelope)
+
+    def job_key(
+        self, identity: Identity, token: str, plugin: str, public: Any, proof: bytes, audience: str, key: SigningKey
+    ) -> Bind:
+        """A CI job's key for a plugin, by its verified token. Raises JobNotTrusted, ValidationFailed or a signature
+        error.
+        """
+        since, until = self.minutes()
+        theirs = public_key(public)
+        open_proof_of_key(proof, theirs, token, checked_id(plugin), audience)
+        statement = sign_binding(plugin, theirs, identity.run, since, until, key)
+        binding = read_binding(json.loads(statement))
+        self._reader.key_set(plugin.partition("/")[0])
+        require_job(self._reader.jobs.present(plugin.partition("/")[0]), binding)
+        return Bind(binding, (identity.token_id, identity.expires))
 
     def yank(self, envelope: bytes) -> YankRelease:
         """The withdrawal that a publisher's statement asks for. Raises NamespaceUnknown or a signature error."""

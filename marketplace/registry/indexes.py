@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from marketplace.index import Deprecation, Index, Release, Yank, entry_of, index_path, make_index
 from marketplace.registry.claims import mirrored_from
 from marketplace.registry.domains import domains_of
-from marketplace.registry.search import Listing, Standing, downloads_of, update_listings
+from marketplace.registry.jobs import lists_of, provenance_of, repositories_of
+from marketplace.registry.search import Listing, Standing, downloads_of, update_listings, verified_by
 from marketplace.registry.tables import OLD_TEXT, in_parts
 
 _RELEASES = (
@@ -43,9 +44,8 @@ def render_indexes(connection: sa.Connection, texts: Mapping[str, str | None], n
             listings.append(Listing(plugin, None, texts[plugin]))
             continue
         newest = max(there, key=lambda release: release.published)
-        standing = Standing(
-            newest.published, findings[newest.version], fetched.get(plugin, 0), index.domain is not None
-        )
+        verified = verified_by(domain=index.domain is not None, repository=index.repository is not None)
+        standing = Standing(newest.published, findings[newest.version], fetched.get(plugin, 0), verified)
         kernels = [release.kernel for release in there]
         listings.append(Listing(plugin, entry_of(index), texts[plugin], standing, kernels))
     update_listings(connection, listings, now)
@@ -69,6 +69,8 @@ def _load(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[I
     found: dict[str, list[Release]] = {plugin: [] for plugin in wanted}
     findings: dict[str, dict[str, int]] = {plugin: {} for plugin in wanted}
     said: dict[str, Deprecation] = {}
+    built = provenance_of(connection, wanted)
+    jobs = {each: lists_of(connection, each) for each in {plugin.partition("/")[0] for plugin, _ in built}}
     for some, marks in in_parts(wanted):
         # Plain SQL: in a batch, building expressions would cost more than SQLite takes to answer.
         for row in connection.exec_driver_sql(_RELEASES.format(marks), some):
@@ -83,6 +85,7 @@ def _load(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[I
                     yanked=_yank(yank, ended, at),
                     manifest=orjson.loads(manifest),
                     envelope=orjson.loads(envelope),
+                    provenance=built.get((plugin, version)),
                 )
             )
             findings[plugin][version] = len(orjson.loads(told))
@@ -96,10 +99,21 @@ def _load(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[I
         return {plugin: (make_index(plugin, []), {}) for plugin in wanted}
     domains = domains_of(connection, sorted({plugin.partition("/")[0] for plugin in wanted}))
     origins = mirrored_from(connection, wanted)
+    proven = repositories_of(connection, sorted({plugin.partition("/")[0] for plugin in wanted}))
 
     def index_of(plugin: str) -> Index:
-        domain = domains.get(plugin.partition("/")[0])
-        return make_index(plugin, found[plugin], said.get(plugin), domain, origins.get(plugin))
+        publisher = plugin.partition("/")[0]
+        by_jobs = any(release.provenance is not None for release in found[plugin])
+        lists = jobs.get(publisher, []) if by_jobs else []
+        return make_index(
+            plugin,
+            found[plugin],
+            said.get(plugin),
+            domains.get(publisher),
+            origins.get(plugin),
+            lists,
+            proven.get(publisher),
+        )
 
     return {plugin: (index_of(plugin), findings[plugin]) for plugin in found}
 

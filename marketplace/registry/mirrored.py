@@ -41,6 +41,7 @@ from marketplace.namespaces import target_path
 from marketplace.registry.advisories import advisories, all_advisories
 from marketplace.registry.change import Touched
 from marketplace.registry.claims import claim, contested, mistakable, upstream_revocations, upstreams
+from marketplace.registry.jobs import keep_provenance
 from marketplace.registry.publishers import canonical, succession_of
 from marketplace.registry.reach import all_revocations, revocation_of
 from marketplace.registry.tables import key_sets, namespaces, plugins, releases, revocations
@@ -249,6 +250,8 @@ class TakeUpstream:
             "findings": [],
         }
         connection.execute(sa.insert(releases).values(values))
+        if release.provenance is not None:
+            keep_provenance(connection, plugin, release.version, release.provenance, touched)
         touched.log(release_entry(plugin, release.version, release.digest, statement_digest(release.envelope), now))
 
     def _deprecation(

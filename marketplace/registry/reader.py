@@ -27,6 +27,7 @@ from marketplace.registry.changes import find_receipt, load_index
 from marketplace.registry.claims import refuse_mirrored
 from marketplace.registry.domains import DomainDesk
 from marketplace.registry.figures import FiguresDesk
+from marketplace.registry.jobs import JobsDesk
 from marketplace.registry.log import LogRows
 from marketplace.registry.memory import KeySets, TakenNames
 from marketplace.registry.metadata import MetadataRows, read_target
@@ -60,6 +61,7 @@ class RegistryReader:
         self.reviews = ReviewDesk(tables, blobs)
         self.parts = PartsDesk(tables, WeaknessIndex(tables.folder), threshold)
         self.advisories, self.domains = AdvisoryDesk(tables), DomainDesk(tables)
+        self.jobs = JobsDesk(tables)
         self.upstreams = UpstreamDesk(tables, blobs)
         self.search_index: SearchIndex = SqliteIndex(tables)
 

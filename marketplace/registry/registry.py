@@ -18,13 +18,16 @@ import sqlalchemy as sa
 
 from kernel.errors import KeelstoneError, NotFound, ValidationFailed
 from kernel.ports import Clock
+from marketplace.binding import Binding
 from marketplace.dns import TxtLookup, look_up
 from marketplace.errors import NamespacesClosed
+from marketplace.jobs import JobList
 from marketplace.keys import SigningKey
 from marketplace.log.key import log_origin
 from marketplace.log.note import VerifierKey
 from marketplace.log.witness import read_cosigned
 from marketplace.moments import utc_text
+from marketplace.oidc.issuers import Issuer, Issuers, audience_of
 from marketplace.osv.index import Imported
 from marketplace.osv.severity import Severity
 from marketplace.package import DEFAULT_MAX_BYTES
@@ -91,6 +94,7 @@ class Registry:
         patience: float,
         look_up: TxtLookup,
         threshold: Severity,
+        issuers: Issuers,
         on_step: OnStep,
     ) -> None:
         self.reader = RegistryReader(tables, blobs, threshold)
@@ -103,7 +107,7 @@ class Registry:
         self._clock, self._on_step = clock, on_step
         self._scans = Scans(self._examiner, self._blobs, self.commit, on_step, patience)
         self._committer = Committer(tables, keys, repository, clock, on_step, lambda: self._scans.busy > 0)
-        self._look_up = look_up
+        self._look_up, self.issuers = look_up, issuers
         self._open_namespaces, self._witnesses = open_namespaces, tuple(witnesses)
         self._upkeep = Upkeep(tables, repository, clock)
         self._shared: SharedSearch | None = None
@@ -122,6 +126,8 @@ class Registry:
         patience: float = PATIENCE,
         look_up: TxtLookup = look_up,
         threshold: Severity = THRESHOLD,
+        issuers: Sequence[Issuer] = (),
+        issuers_authority: Path | None = None,
         search_url: str | None = None,
         clock: Clock | None = None,
         lifetimes: Lifetimes | None = None,
@@ -133,8 +139,10 @@ class Registry:
         hooks; ``rules`` gives validator rules another mode; ``open_namespaces`` lets strangers register
         namespaces; ``witnesses`` may cosign the log; ``patience`` is how many seconds a publish
         waits for its scan before it answers that it is under way; ``look_up`` asks DNS; from
-        ``threshold`` on a weakness of a part is grave; ``search_url`` is a PostgreSQL that searches are answered
-        from; ``on_step`` is told of each durable step of a change.
+        ``threshold`` on a weakness of a part is grave; CI jobs of ``issuers`` may release if their publishers let
+        them, and ``issuers_authority`` is a file of certificates that vouch for them beside the usual ones;
+        ``search_url`` is a PostgreSQL that searches are answered from; ``on_step`` is told of each durable step of a
+        change.
         Blocks for some 100 ms at first. Raises RegistryDamaged, KeyMissing, KeyUnusable or ConfigurationError.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +161,7 @@ class Registry:
             patience=patience,
             look_up=look_up,
             threshold=threshold,
+            issuers=Issuers(issuers, clock, issuers_authority),
             on_step=on_step,
         )
         try:
@@ -347,6 +356,30 @@ class Registry:
             return self.reader.domains.ask(publisher, domain, envelope, self._look_up, self._clock.now())
 
         return await self.commit(await asyncio.to_thread(ask))
+
+    async def let_jobs(self, envelope: bytes) -> JobList:
+        """Let CI jobs release a namespace's plugins, by its publisher's signed list (``signing.JOBS``): the whole list,
+        in place of the one before. Idempotent.
+
+        Raises Conflict, NamespaceUnknown, ValidationFailed or a signature error.
+        """
+        return await self.commit(await asyncio.to_thread(self._examiner.jobs, envelope))
+
+    @property
+    def audience(self) -> str:
+        """Whom the identity tokens of CI jobs must be for."""
+        return audience_of(log_origin(self.trusted_root))
+
+    async def bind_job(self, token: str, plugin: str, key: Mapping[str, Any], proof: bytes) -> Binding:
+        """Give a CI job's ``key`` minutes to release ``plugin``, for its identity token (used up by that) and a
+        ``proof`` that it has the key (``binding.prove_key``).
+
+        Raises JobNotTrusted, NamespaceUnknown, Conflict, ValidationFailed, BackendUnavailable or a signature error.
+        """
+        identity = await self.issuers.check(token, self.audience)
+        by = await self.receipts_key()
+        change = await asyncio.to_thread(self._examiner.job_key, identity, token, plugin, key, proof, self.audience, by)
+        return await self.commit(change)
 
     async def cosign(self, body: bytes) -> tuple[int, list[str]]:
         """Take in a witness' signature under one of the log's checkpoints (a signed note): its size, and whose.

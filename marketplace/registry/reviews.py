@@ -17,6 +17,7 @@ from marketplace.package import Package, read_package
 from marketplace.registry.blobs import FolderBlobs
 from marketplace.registry.change import Pending, Touched
 from marketplace.registry.changes import Publish, find_receipt, load_index
+from marketplace.registry.jobs import Bind
 from marketplace.registry.receipts import Receipt
 from marketplace.registry.submissions import find_submission, pending, submissions
 from marketplace.registry.tables import Tables, releases
@@ -159,6 +160,8 @@ class Decide:
     reviewer: str
     statement: bytes
     """The registry's own, signed."""
+    again: Bind | None = None
+    """The CI job's key that signed the release, given its minutes once more."""
 
     def apply(self, connection: sa.Connection, now: str, touched: Touched) -> Receipt | Pending:
         """Raises NotFound if nothing like it was held, and Conflict if it had another verdict."""
@@ -181,6 +184,8 @@ class Decide:
         said = {"approved": self.approved, "reason": self.reason, "reviewer": self.reviewer, "at": now}
         outcome: Receipt | Pending
         if self.approved:
+            if self.again is not None:
+                self.again.apply(connection, now, touched)
             outcome = Publish(self.package, self.envelope, row.findings).apply(connection, now, touched)
         statement = json.loads(self.statement)
         touched.log(verdict_entry(manifest.id, manifest.version, digest, statement_digest(statement), now), statement)

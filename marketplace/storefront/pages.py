@@ -13,6 +13,7 @@ from kernel.errors import KeelstoneError, ManifestError, NotFound
 from kernel.hookspecs import CONTRACT_GENERATIONS
 from kernel.manifest import PluginManifest
 from kernel.versions import parse_range, parse_version
+from marketplace.binding import build_of
 from marketplace.errors import NamespaceUnknown
 from marketplace.index import Index, Release, checked_id, entry_of
 from marketplace.package import Package
@@ -159,6 +160,7 @@ class Pages:
             "findings": self._reader.findings(plugin, release.version),
             "walked": walked,
             "checks": who_vouches(walked, publisher),
+            "build": None if walked.broken else build_of(release.provenance),
             "contracts": _contracts(release),
             "contract": CONTRACT_GENERATIONS[-1],
             "signer": self._signer(publisher),

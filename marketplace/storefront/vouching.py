@@ -37,13 +37,19 @@ def who_vouches(walked: Walked, publisher: str) -> list[dict[str, str]]:
             "who": "The marketplace",
             "says": f"Its root is signed by {root}; the list of releases is fresh and complete.",
         },
-        {"who": publisher, "says": f"Signed exactly these bytes, {said.get('signature', '').rpartition('by ')[2]}."},
+        {"who": publisher, "says": _publisher_says(said)},
         {
             "who": "The transparency log",
             "says": f"{entry.partition(':')[0].capitalize()} of {log.partition(': ')[2].partition(' entries')[0]}: "
             "everybody is shown the same release.",
         },
     ]
+
+
+def _publisher_says(said: Mapping[str, str]) -> str:
+    if "job" in said:
+        return f"Let a CI job release it: {said['job']}. The job's key signed exactly these bytes."
+    return f"Signed exactly these bytes, {said.get('signature', '').rpartition('by ')[2]}."
 
 
 def _link(walked: Walked, begins: str) -> str:

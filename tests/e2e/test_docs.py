@@ -119,6 +119,11 @@ def test_a_how_to_page_does_what_it_says(
         assert follow(served, shell, ROOT / "docs" / "how-to" / f"{name}.md") > 5
 
 
+def test_ci_jobs_are_let_release_as_the_page_says(tmp_path: Path, programs: Path) -> None:
+    with serve(tmp_path / "platform") as served, _reader(served, programs) as shell:
+        assert len(shell.follow(ROOT / "docs" / "how-to" / "publish-from-ci.md")) > 3
+
+
 def test_a_site_mirrors_another_marketplace_as_the_page_says(tmp_path: Path, programs: Path) -> None:
     page = ROOT / "docs" / "how-to" / "mirror-a-marketplace.md"
     with (

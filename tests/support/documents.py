@@ -36,6 +36,7 @@ RUN_BY = {
     "docs/how-to/mirror-a-marketplace.md": "tests/e2e/test_docs.py",
     "docs/how-to/operate-plugins.md": "tests/e2e/test_docs.py",
     "docs/how-to/port-an-extism-plugin.md": "tests/e2e/test_porting.py",
+    "docs/how-to/publish-from-ci.md": "tests/e2e/test_docs.py",
     "docs/how-to/review-releases.md": "tests/e2e/test_docs.py",
     "docs/how-to/revoke-a-release.md": "tests/e2e/test_docs.py",
     "docs/how-to/run-on-postgresql.md": "tests/connected/test_documents.py",

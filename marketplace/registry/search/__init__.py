@@ -19,7 +19,7 @@ from marketplace.registry.search.catalogue import (
 )
 from marketplace.registry.search.port import SearchIndex, SqliteIndex
 from marketplace.registry.search.query import Facets, count_facets, search
-from marketplace.registry.search.ranking import Standing
+from marketplace.registry.search.ranking import Standing, verified_by
 
 __all__ = [
     "Facets",
@@ -36,4 +36,5 @@ __all__ = [
     "search",
     "update_listings",
     "update_search",
+    "verified_by",
 ]

@@ -13,7 +13,7 @@ import orjson
 import sqlalchemy as sa
 
 from marketplace.registry.search.feed import note_changes
-from marketplace.registry.search.ranking import ADOPTION_DAYS, Standing, level, slot
+from marketplace.registry.search.ranking import ADOPTION_DAYS, Standing, level, slot, verified_by
 from marketplace.registry.search.spelling import learn
 from marketplace.registry.tables import downloads, in_parts, plugins
 from plugin_sdk.services import MarketplaceEntry
@@ -201,7 +201,8 @@ def refresh_standings(connection: sa.Connection, now: float, most: int = 1_000) 
             plugins.c.released,
             plugins.c.findings,
             plugins.c.entry["deprecated"].as_string().is_not(None).label("deprecated"),
-            plugins.c.entry["domain"].as_string().is_not(None).label("verified"),
+            plugins.c.entry["domain"].as_string().is_not(None).label("domain"),
+            plugins.c.entry["repository"].as_string().is_not(None).label("repository"),
             lately.c.fetched,
         )
         .outerjoin(lately, lately.c.plugin == plugins.c.plugin)
@@ -209,7 +210,8 @@ def refresh_standings(connection: sa.Connection, now: float, most: int = 1_000) 
     )
     moved = []
     for row in connection.execute(query):
-        standing = Standing(row.released, row.findings, row.fetched or 0, bool(row.verified))
+        verified = verified_by(domain=bool(row.domain), repository=bool(row.repository))
+        standing = Standing(row.released, row.findings, row.fetched or 0, verified)
         place = slot(row.id, level(standing, now, deprecated=bool(row.deprecated)))
         if place != row.slot:
             moved.append((place, row.slot, row.id))

@@ -9,7 +9,7 @@ itself      0.35  every plugin has it, so that a newcomer can be found
 adoption    0.30  downloads of the last 90 days, on a scale of logarithms that ends at a million
 freshness   0.20  halves with each year since the newest release
 health      0.10  what monitored rules found in the newest release: nothing, one thing, two, ...
-verified    0.05  a domain speaks for its publisher
+verified    0.05  a domain speaks for its publisher; half of it, if a repository is known to release for them
 =========== ===== =====================================================================================
 
 What its publisher advises against has a quarter of its quality. Downloads are counted without saying whose they
@@ -37,12 +37,17 @@ _ID = (1 << _BITS) - 1
 class Standing:
     """What is known of a plugin besides its words. ``released`` (ISO 8601) is when its newest release was published,
     ``findings`` how many things monitored rules found in it, ``downloads`` how often it was fetched lately;
-    ``verified``: a domain speaks for its publisher."""
+    ``verified``: a domain speaks for its publisher (1), or a repository is known to release for them (0.5)."""
 
     released: str | None = None
     findings: int = 0
     downloads: int = 0
-    verified: bool = False
+    verified: float = 0.0
+
+
+def verified_by(*, domain: bool, repository: bool) -> float:
+    """What it is worth that the marketplace has verified something of a publisher, between 0 and 1."""
+    return 1.0 if domain else 0.5 if repository else 0.0
 
 
 def level(standing: Standing, now: float, *, deprecated: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import strawberry
@@ -11,6 +12,19 @@ from plugin_sdk import GraphQL
 from plugin_sdk.web import authorize, graphql_context
 from plugins.builtin.catalog.application import TenantPlugins
 from plugins.builtin.catalog.domain import Activation, Release
+
+
+@strawberry.type(name="Build", description="The run of a CI job that made and signed a release.")
+class BuildType:
+    """A build, for GraphQL."""
+
+    host: str
+    repository: str
+    workflow: str
+    environment: str
+    commit: str
+    ref: str
+    url: str
 
 
 @strawberry.type(name="Plugin", description="An installed release of a plugin.")
@@ -24,6 +38,7 @@ class PluginType:
     kind: str
     state: str
     capabilities: list[str]
+    provenance: BuildType | None
 
 
 @strawberry.type(name="Activation", description="One plugin for the tenant.")
@@ -49,6 +64,7 @@ def _plugin(release: Release) -> PluginType:
         kind=manifest.kind,
         state=str(release.state),
         capabilities=list(manifest.capabilities.asked()),
+        provenance=BuildType(**asdict(build)) if (build := release.origin and release.origin.build) else None,
     )
 
 

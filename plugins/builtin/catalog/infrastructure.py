@@ -12,7 +12,7 @@ from sqlalchemy import Boolean, Column, MetaData, String, Text, delete, insert, 
 
 from plugin_sdk import ActivationState, ReleaseState, manifest_from_dict
 from plugin_sdk.data import Schema, UtcDateTime, json_type, platform_table, tenant_table
-from plugin_sdk.services import ReleaseOrigin, Transaction
+from plugin_sdk.services import Build, ReleaseOrigin, Transaction
 from plugins.builtin.catalog.domain import Activation, Release
 from plugins.builtin.catalog.upgrades.trial import Trial
 
@@ -173,7 +173,8 @@ def _plain_origin(origin: ReleaseOrigin) -> dict[str, Any]:
 def _origin(said: Mapping[str, Any]) -> ReleaseOrigin:
     since = None if said["owned_since"] is None else datetime.fromisoformat(said["owned_since"])
     lists = {name: tuple(said[name]) for name in ("signers", "lineage")}
-    return ReleaseOrigin(**{**said, **lists, "owned_since": since})
+    build = None if said.get("build") is None else Build(**said["build"])
+    return ReleaseOrigin(**{**said, **lists, "owned_since": since, "build": build})
 
 
 def _activation(row: Any) -> Activation:

@@ -38,7 +38,7 @@ from plugins.builtin.catalog.domain import Activation, Release
 from plugins.builtin.catalog.moves import ROLLBACK, Move, Mover
 from plugins.builtin.catalog.planning import Planner
 from plugins.builtin.catalog.policy.domain import Candidate
-from plugins.builtin.catalog.policy.gate import PolicyGate, candidate_of, has_domain
+from plugins.builtin.catalog.policy.gate import PolicyGate, candidate_of, vouched_for
 from plugins.builtin.catalog.uninstall import DataFate, Removal, Uninstaller, present_releases
 from plugins.builtin.catalog.upgrades.domain import OPEN, stays, waits
 from plugins.builtin.catalog.upgrades.ports import UpgradeRepository
@@ -148,7 +148,7 @@ class Operations:
     async def _check_policy(self, context: Context, package: VerifiedPackage) -> None:
         manifest = package.manifest
         # Again, with the digest of what really came: an approval is for one digest.
-        candidate = Candidate(manifest, package.digest, package.published, verified=has_domain(package.origin))
+        candidate = Candidate(manifest, package.digest, package.published, verification=vouched_for(package.origin))
         (await self._gate.installing()).check(candidate)
         http = manifest.capabilities.http
         asked = InstallRequest(

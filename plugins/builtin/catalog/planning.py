@@ -18,7 +18,7 @@ from plugin_sdk import (
 from plugin_sdk.services import Database, Marketplace
 from plugins.builtin.catalog import domain
 from plugins.builtin.catalog.application import CatalogRepository
-from plugins.builtin.catalog.policy.domain import Candidate
+from plugins.builtin.catalog.policy.domain import Candidate, verification_of
 from plugins.builtin.catalog.policy.gate import Installing, PolicyGate
 from plugins.builtin.catalog.uninstall import present_releases
 
@@ -108,7 +108,7 @@ class Planner:
         except NotFound:
             return [Candidate(m) for m in manifests]
         return [
-            Candidate(m, known.digest, known.published, verified=known.domain is not None)
+            Candidate(m, known.digest, known.published, verification=verification_of(known.domain, known.repository))
             if (known := published.get(m.version))
             else Candidate(m)
             for m in manifests

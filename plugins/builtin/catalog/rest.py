@@ -76,6 +76,18 @@ class PluginOut(BaseModel):
     installed_by: str
 
 
+class BuildOut(BaseModel):
+    """The run of a CI job that made and signed a release: where, from which commit and ref, and the run's address."""
+
+    host: str
+    repository: str
+    workflow: str
+    environment: str
+    commit: str
+    ref: str
+    url: str
+
+
 class PluginPage(PluginOut):
     """An installed release with its texts and the chain that was verified."""
 
@@ -84,6 +96,7 @@ class PluginPage(PluginOut):
     settings_schema: dict[str, Any] | None
     chain: list[str]
     limits: dict[str, int]
+    provenance: BuildOut | None = None
 
 
 class TrialOut(BaseModel):
@@ -240,6 +253,7 @@ def plugins_router(tenants: TenantPlugins, operations: Operations) -> APIRouter:
             settings_schema=None if release.settings_schema is None else dict(release.settings_schema),
             chain=list(release.chain),
             limits=release.manifest.limits.model_dump(),
+            provenance=BuildOut(**asdict(build)) if (build := release.origin and release.origin.build) else None,
         )
 
     @router.post("/{publisher}/{name}/upgrade", summary="Move every tenant that follows to another version")

@@ -137,7 +137,9 @@ def at(days_ago: float) -> str:
         (Standing(at(10)), Standing(at(900))),
         (Standing(at(1)), Standing(at(1), findings=4)),
         (Standing(at(900), findings=9), Standing(None, findings=9)),
-        (Standing(at(10), verified=True), Standing(at(10))),
+        (Standing(at(10), verified=1.0), Standing(at(10))),
+        (Standing(at(10), verified=1.0), Standing(at(10), verified=0.5)),
+        (Standing(at(10), verified=0.5), Standing(at(10))),
     ],
 )
 def test_what_is_used_fresh_and_healthy_ranks_higher(better: Standing, worse: Standing) -> None:

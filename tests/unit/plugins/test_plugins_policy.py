@@ -215,6 +215,31 @@ def test_a_publisher_must_have_a_verified_domain_where_a_policy_says_so():
         assert of_release({"verification": "none"}, candidate_of(release())) == []
 
 
+def test_a_policys_verification_is_the_least_that_must_vouch():
+    class Installed:
+        manifest = asking()
+        digest = "d1"
+        published_at = installed_at = NOW
+        origin = ReleaseOrigin(repository="github.com/acme/guard")
+
+    class Known(Installed):
+        origin = ReleaseOrigin(domain="acme.example")
+
+    class Unverified(Installed):
+        origin = ReleaseOrigin()
+
+    missing = [("verification", "acme")]
+    for least, by_repository, by_nothing in (
+        ("none", [], []),
+        ("repository", [], missing),
+        ("domain", missing, missing),
+    ):
+        policy = {"verification": least}
+        assert rules(of_release(policy, candidate_of(Installed()))) == by_repository
+        assert rules(of_release(policy, candidate_of(Unverified()))) == by_nothing
+        assert of_release(policy, candidate_of(Known())) == []
+
+
 def test_grants_are_held_to_capabilities_and_hosts_and_only_if_granted():
     policy = Policy(capabilities_never=("kv",), hosts_never=("*.x.com", "*.bad.example"))
     standing, candidate = Standing(policy), Candidate(asking())

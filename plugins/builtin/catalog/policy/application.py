@@ -313,7 +313,7 @@ class Policies:
             component="",
             state=ReleaseState.UPLOADED,
             published_at=known.published if known else None,
-            origin=ReleaseOrigin(domain=known.domain) if known else None,
+            origin=ReleaseOrigin(domain=known.domain, repository=known.repository) if known else None,
         )
 
 

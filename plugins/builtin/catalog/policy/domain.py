@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -26,6 +26,10 @@ LIMITS = tuple(type(PluginManifest.model_fields["limits"].default).model_fields)
 _PUBLISHER = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
 _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _SETTING = "setting:"
+_EXPECTED = {
+    "domain": "a publisher with a verified domain",
+    "repository": "a publisher with a repository that releases, or a verified domain",
+}
 
 
 class PolicyBlocked(KeelstoneError):
@@ -59,6 +63,16 @@ HostPattern = Annotated[str, _formed(_HOST, "a host: use evil.example or *.evil.
 LicenseName = Annotated[str, Field(min_length=2, max_length=120)]
 
 
+Verification = Literal["none", "repository", "domain"]
+VERIFICATIONS: tuple[Verification, ...] = get_args(Verification)
+"""Each is worth more than the one before."""
+
+
+def verification_of(domain: str | None, repository: str | None) -> Verification:
+    """What vouches for a publisher, by what the marketplace's index says of it."""
+    return "domain" if domain is not None else "repository" if repository is not None else "none"
+
+
 class Publishers(BaseModel):
     """Whose plugins may come in."""
 
@@ -81,8 +95,9 @@ class Policy(BaseModel):
     """Hosts that no plugin may reach: `http` is not granted to one that could. `*.x.com` is every host below x.com."""
     licenses: Literal["any"] | tuple[LicenseName, ...] = "any"
     """SPDX identifiers. Of `A OR B` one must be here, of `A AND B` both."""
-    verification: Literal["none", "domain"] = "none"
-    """What must vouch for the publisher: nothing, or a domain that the marketplace has verified."""
+    verification: Verification = "none"
+    """What at least must vouch for the publisher: nothing, a repository whose CI job has released plugins of theirs, or
+    a domain that the marketplace has verified."""
     cool_down_hours: float = Field(default=0.0, ge=0, le=8_760)
     """How long a release must have been published before it comes in, dependencies too."""
     fixes_wait: bool = False
@@ -101,8 +116,8 @@ class Candidate:
     since: datetime | None = None
     mends: bool = False
     """Whether an advisory of the marketplace says that it mends a weakness."""
-    verified: bool = False
-    """Whether a verified domain speaks for its publisher, or it came with the platform itself."""
+    verification: Verification = "none"
+    """What vouches for its publisher; what came with the platform itself needs no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +227,11 @@ def _release(level: Level, policy: Policy, candidate: Candidate, now: datetime) 
     if policy.licenses != "any" and not allows(policy.licenses, manifest.license):
         expected = ", ".join(policy.licenses) or "no licence at all"
         found.append(_finding(level, "licenses", manifest.license, expected, f"its licence is {manifest.license}"))
-    if policy.verification == "domain" and not candidate.verified:
-        what = f"no domain that the marketplace has verified speaks for {publisher}"
-        found.append(_finding(level, "verification", publisher, "a publisher with a verified domain", what, "none"))
+    if VERIFICATIONS.index(candidate.verification) < VERIFICATIONS.index(policy.verification):
+        what, expected = f"no domain that the marketplace has verified speaks for {publisher}", _EXPECTED["domain"]
+        if policy.verification == "repository":
+            what, expected = f"no repository is known to release for {publisher}", _EXPECTED["repository"]
+        found.append(_finding(level, "verification", publisher, expected, what, candidate.verification))
     if policy.fixes_wait or not candidate.mends:
         found += _cool_down(level, policy.cool_down_hours, candidate.since, now)
     for name, most in sorted(policy.limits.items()):

@@ -11,7 +11,17 @@ from typing import Protocol
 from plugin_sdk import ALL_TENANTS, PLATFORM_TENANT, KeelstoneError, PluginManifest
 from plugin_sdk.services import Database, ReleaseOrigin
 from plugins.builtin.catalog.infrastructure import SqlCatalog
-from plugins.builtin.catalog.policy.domain import OPERATOR, Approval, Candidate, Finding, Policy, Standing, added
+from plugins.builtin.catalog.policy.domain import (
+    OPERATOR,
+    Approval,
+    Candidate,
+    Finding,
+    Policy,
+    Standing,
+    Verification,
+    added,
+    verification_of,
+)
 from plugins.builtin.catalog.policy.infrastructure import SqlPolicies
 from plugins.builtin.catalog.trust.application import Trust
 from plugins.builtin.catalog.trust.domain import Windows
@@ -70,14 +80,14 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 def candidate_of(release: ReleaseLike) -> Candidate:
     """An installed release as the rules look at it."""
     if release.manifest.kind != "guest":
-        return Candidate(release.manifest, "", NEVER, verified=True)
+        return Candidate(release.manifest, "", NEVER, verification="domain")
     since = release.published_at or release.installed_at
-    return Candidate(release.manifest, release.digest, since, verified=has_domain(release.origin))
+    return Candidate(release.manifest, release.digest, since, verification=vouched_for(release.origin))
 
 
-def has_domain(origin: ReleaseOrigin | None) -> bool:
-    """Whether a verified domain spoke for the publisher when the release came in."""
-    return origin is not None and origin.domain is not None
+def vouched_for(origin: ReleaseOrigin | None) -> Verification:
+    """What vouched for the publisher when the release came in."""
+    return "none" if origin is None else verification_of(origin.domain, origin.repository)
 
 
 def _looked_up(candidate: Candidate, mends: Mends) -> Candidate:
