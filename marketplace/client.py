@@ -8,6 +8,7 @@ read, and works the same with the cable unplugged.
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from kernel.versions import parse_version
 from marketplace.advisories import ADVISORIES_TARGET, read_advisories
 from marketplace.errors import PackageTooLarge, RegistryDamaged, VerificationFailed
 from marketplace.index import Index, checked_id, entry_of, index_path, read_index
+from marketplace.jobs import read_lists
 from marketplace.log.key import KEYS_TARGET, LogKeys, read_log_keys
 from marketplace.log.note import VerifierKey
 from marketplace.mirror.evidence import backing_of, paths_of
@@ -200,6 +202,7 @@ class MarketplaceClient:
             self._sync(updater, plugin, publisher, version)
             walker = self._trusted.walker()
             key_sets, index = self._key_sets(walker, publisher), walker.index(plugin)
+            self._check_jobs(index)
             release = index.find(version)
             if release is None:
                 raise NotFound(f"There is no release {plugin} {version}.", plugin=plugin, found=version)
@@ -229,6 +232,7 @@ class MarketplaceClient:
             walker = self._trusted.walker()
             key_sets = self._key_sets(walker, manifest.publisher)
             index = walker.index(manifest.id)
+            self._check_jobs(index)
             release = index.find(manifest.version)
             if release is None:
                 raise VerificationFailed(
@@ -290,6 +294,28 @@ class MarketplaceClient:
         if known is None or len(known.steps) < len(found.steps):
             write_durably(seen, found.to_bytes())
         return found
+
+    def _check_jobs(self, index: Index) -> None:
+        """A namespace's lists of CI jobs only grow, as its key sets do: who leaves one out that was seen here could let
+        a job release that its publisher has removed. Raises VerificationFailed. Call it with the cache locked."""
+        if not index.jobs or index.mirrored is not None:
+            return  # no job has released it; or it shows the state of when it was taken over
+        publisher = index.plugin.partition("/")[0]
+        seen = self._trusted.folder / "namespaces" / f"{publisher}.jobs.json"
+        found, known = [each.digest for each in read_lists(index.jobs, publisher)], list[str]()
+        with suppress(FileNotFoundError, ValueError):
+            known = list(json.loads(seen.read_bytes()))
+        if found[: len(known)] != known:
+            raise VerificationFailed(
+                "job",
+                f"the marketplace shows other lists of {publisher}'s jobs than it did before.",
+                plugin=index.plugin,
+                expected=f"{len(known)} lists, the last of sha256 {known[-1][:16]}, or what follows it",
+                found=f"{len(found)} lists",
+                fix="Keep the cache as it is, and tell the publisher and the marketplace's operator.",
+            )
+        if len(found) > len(known):
+            write_durably(seen, json.dumps(found).encode())
 
     def _follower(self, keys: LogKeys) -> LogFollower:
         from marketplace.log.follow import LogFollower

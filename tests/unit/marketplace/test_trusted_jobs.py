@@ -427,3 +427,22 @@ async def test_the_plugins_page_shows_what_built_it(market: Registry, released: 
     assert "/acme/guard/actions/runs/77" in page
     assert "Let a CI job release it" in page
     assert said == {"audience": market.audience, "issuers": list(market.issuers.urls)}
+
+
+async def test_a_marketplace_that_leaves_the_newest_list_out_of_an_index_is_refused_by_who_has_seen_it(
+    market: Registry, issuer: LocalIssuer, released: SigningKey, key: SigningKey, make_release: Make, tmp_path: Path
+) -> None:
+    client = client_of(market, tmp_path / "cache")
+    await client.fetch("acme/guard", "1.0.0")
+    await let(market, key)  # no job may release any more
+    await client.fetch("acme/guard", "1.0.0")
+    with market._tables.write() as connection:
+        connection.exec_driver_sql("DELETE FROM namespace_jobs WHERE version = 2")
+    # As if nothing had been removed, a job releases again: the marketplace says that it may.
+    thief = await bound(market, issuer.token(market.audience))
+    signed = make_release(version="1.0.1", by=thief)
+    await market.publish(signed.package.data, signed.envelope)
+    for version in ("1.0.0", "1.0.1"):
+        with pytest.raises(VerificationFailed, match="other lists of acme's jobs") as caught:
+            await client.fetch("acme/guard", version)
+        assert caught.value.link == "job"
