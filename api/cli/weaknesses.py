@@ -38,10 +38,17 @@ def register(tree: CommandTree) -> None:
 
     @group.command("advisories")
     @command
-    def advisories(tenant: OneTenant = None, json: JsonOption = False) -> None:
+    def advisories(
+        tenant: OneTenant = None,
+        installed: Annotated[
+            bool, typer.Option("--installed", help="Everything installed, whether it is active or not.")
+        ] = False,
+        json: JsonOption = False,
+    ) -> None:
         """Show active plugins with a known weakness, and the versions without it. Ends with 1 if there is one."""
         with tree.platform() as platform:
-            found = platform.request("GET", "/api/v1/plugins/advisories", tenant=tenant)
+            path = "/api/v1/plugins/affected" if installed else "/api/v1/plugins/advisories"
+            found = platform.request("GET", path, tenant=tenant)
 
         def text() -> None:
             table = Table("tenant", "plugin", "version", "advisory", "fixed in", "summary", box=None)
@@ -51,6 +58,14 @@ def register(tree: CommandTree) -> None:
                 table.add_row(*said, fixed, each["summary"].replace("[", "\\["))
             out.print(table if found else "No active plugin has a known weakness.")
 
-        show(found, json, text)
+        def releases() -> None:
+            table = Table("plugin", "version", "advisory", "fixed in", "installed", "run by", "summary", box=None)
+            for each in found:
+                said = [each[name] for name in ("plugin", "version", "advisory")]
+                lists = [", ".join(each[name]) or "-" for name in ("fixed_in", "mends", "tenants")]
+                table.add_row(*said, *lists, each["summary"].replace("[", "\\["))
+            out.print(table if found else "No installed release has a known weakness.")
+
+        show(found, json, releases if installed else text)
         if found:
             raise typer.Exit(1)

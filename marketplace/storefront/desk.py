@@ -15,6 +15,7 @@ from marketplace.errors import DeskClosed
 from marketplace.storefront.gate import COOKIE, check_local, check_same_site, gate, private
 from marketplace.storefront.rendering import Renderer, page_route
 from marketplace.storefront.review import add_review_pages
+from marketplace.storefront.weak import add_weakness_page
 
 if TYPE_CHECKING:
     from marketplace.registry import Registry
@@ -90,6 +91,7 @@ def add_desk(app: FastAPI, registry: Registry, renderer: Renderer) -> None:
         return private(RedirectResponse(f"{root}/desk/ratings", status_code=303))
 
     add_review_pages(router, registry, renderer, admitted)
+    add_weakness_page(router, registry, renderer, admitted)
     app.include_router(router)
 
 

@@ -37,7 +37,13 @@ PAGES = {
     "missing": "/store/none/such",
     "closed": "/desk",
 }
-DESK = {"state": "/desk", "queue": "/desk/review", "releases": "/desk/releases", "reviews": "/desk/ratings"}
+DESK = {
+    "state": "/desk",
+    "queue": "/desk/review",
+    "releases": "/desk/releases",
+    "affected": "/desk/affected",
+    "reviews": "/desk/ratings",
+}
 PHONE, SCREEN = {"width": 360, "height": 740}, {"width": 1280, "height": 800}
 
 

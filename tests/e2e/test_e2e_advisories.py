@@ -88,6 +88,7 @@ async def test_each_tenant_is_told_of_its_own_and_the_operator_of_all(stage: Sta
         "summary": "It sleeps",
         "severity": None,
         "by": "marketplace",
+        "aliases": [],
         "fixed_in": ["1.0.1"],
     }
     assert await acme.ok("GET", "/api/v1/plugins/advisories") == [found]
@@ -96,6 +97,70 @@ async def test_each_tenant_is_told_of_its_own_and_the_operator_of_all(stage: Sta
     asked = {"query": "{ affectedPlugins { plugin version advisory fixedIn } }"}
     told = (await acme.ok("POST", "/graphql", json=asked))["data"]["affectedPlugins"]
     assert told == [{"plugin": PLUGIN, "version": "1.0.0", "advisory": "WEAK-2026-1", "fixedIn": ["1.0.1"]}]
+
+
+async def test_installed_releases_are_told_with_what_mends_them_and_tenants_see_only_themselves(stage: Stage):
+    await stage.install(guest(), PLUGIN, "1.0.0")
+    for tenant in ("acme", "globex"):
+        await stage.activate(tenant, PLUGIN)
+    await stage.publish(guest(), PLUGIN, "1.0.1")
+    registry = stage.platform.registry
+    assert registry is not None
+    await registry.advise(osv())
+    await put(stage, cool_down_hours=24)
+    assert await install(stage, "1.0.1") < 300  # asking for it is when the list is read anew
+    operator, acme, globex = [await stage.client(name) for name in ("platform", "acme", "globex")]
+    path = "/api/v1/plugins/affected"
+    (found,) = await operator.ok("GET", path)
+    assert found == {
+        "plugin": PLUGIN,
+        "version": "1.0.0",
+        "state": "installed",
+        "advisory": "WEAK-2026-1",
+        "summary": "It sleeps",
+        "severity": None,
+        "by": "marketplace",
+        "aliases": [],
+        "fixed_in": ["1.0.1"],
+        "mends": ["1.0.1"],
+        "tenants": ["acme", "globex"],
+    }
+    assert await acme.ok("GET", path) == [found | {"tenants": ["acme"]}]
+    assert await operator.ok("GET", path, params={"tenant": "globex"}) == [found | {"tenants": ["globex"]}]
+    await globex.problem(403, "GET", path, params={"tenant": "acme"})
+    # Whoever switches it off is no longer named, but it stays there to be switched on by mistake.
+    await acme.ok("DELETE", f"/api/v1/tenants/acme/activations/{PLUGIN}")
+    assert await acme.ok("GET", path) == [found | {"tenants": []}]
+    assert await operator.ok("GET", path) == [found | {"tenants": ["globex"]}]
+
+
+async def test_graphql_tells_operators_of_every_tenant_and_tenants_of_themselves(stage: Stage):
+    await stage.install(guest(), PLUGIN, "1.0.0")
+    for tenant in ("acme", "globex"):
+        await stage.activate(tenant, PLUGIN)
+    registry = stage.platform.registry
+    assert registry is not None
+    await registry.advise(osv())
+    await put(stage, cool_down_hours=24)
+    assert await install(stage, "1.0.0") < 300
+    operator, acme = await stage.client("platform"), await stage.client("acme")
+    query = """query ($tenant: String) {
+        affectedPlugins(tenant: $tenant) { tenant }
+        affectedReleases(tenant: $tenant) { version mends tenants }
+    }"""
+
+    def told(*tenants: str) -> dict[str, Any]:
+        return {
+            "affectedPlugins": [{"tenant": tenant} for tenant in tenants],
+            "affectedReleases": [{"version": "1.0.0", "mends": [], "tenants": list(tenants)}],
+        }
+
+    assert (await operator.graphql(query))["data"] == told("acme", "globex")
+    assert (await operator.graphql(query, tenant="globex"))["data"] == told("globex")
+    assert (await acme.graphql(query))["data"] == told("acme")
+    refused = await acme.graphql(query, tenant="globex")
+    assert refused["data"] is None
+    assert refused["errors"]
 
 
 async def test_a_tenant_is_told_once_by_an_event_of_each_weakness_of_each_version(seeded, tmp_path):

@@ -21,7 +21,7 @@ from tests.unit.marketplace.test_pages_reports import rating as rated
 
 Make = Callable[..., SignedPackage]
 Open = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
-PAGES = ("/desk", "/desk/releases", "/desk/ratings", "/desk/review")
+PAGES = ("/desk", "/desk/releases", "/desk/ratings", "/desk/review", "/desk/affected")
 
 
 @pytest.fixture

@@ -5,14 +5,15 @@ Each tenant is told once, by an event, of every weakness of every version that i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from plugin_sdk import ALL_TENANTS, NewEvent, system_context
+from plugin_sdk import ALL_TENANTS, NewEvent, ReleaseState, parse_version, system_context
 from plugin_sdk.services import Advisory, Database, Marketplace, Transaction
 from plugins.builtin.catalog.application import CatalogRepository
+from plugins.builtin.catalog.domain import Release
 from plugins.builtin.catalog.following import follower
 
 
@@ -25,6 +26,20 @@ class Affected:
     version: str
     advisory: Advisory
     fixed_in: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AffectedRelease:
+    """An installed release with a known weakness, whether anybody runs it or not. ``mends`` are later versions without
+    it that are installed as well, ascending; ``tenants`` are those in the asker's sight that run it."""
+
+    plugin: str
+    version: str
+    state: ReleaseState
+    advisory: Advisory
+    fixed_in: tuple[str, ...]
+    mends: tuple[str, ...]
+    tenants: tuple[str, ...]
 
 
 class Told(Protocol):
@@ -88,6 +103,34 @@ class AdvisoryKeeper:
             if advisory.affects(each.plugin, each.version)
         ]
 
+    async def installed(self, tenant: str | None) -> list[AffectedRelease]:
+        """Installed releases with a known weakness, by plugin and version. What is installed is no secret among
+        tenants, who runs it is: ``tenant`` sees itself only, None sees everybody."""
+        if not self._known:
+            return []
+        async with self._database.read(ALL_TENANTS) as transaction:
+            stored = await self._repository.releases(transaction)
+        here = [each for each in stored if each.state is not ReleaseState.UNINSTALLED]
+        releases = sorted(here, key=lambda each: (each.manifest.id, each.manifest.semver))
+        running: dict[tuple[str, str, str], list[str]] = {}
+        for each in await self.affected(tenant):
+            running.setdefault((each.plugin, each.version, each.advisory.id), []).append(each.tenant)
+        return [
+            AffectedRelease(
+                plugin=about.id,
+                version=about.version,
+                state=release.state,
+                advisory=advisory,
+                fixed_in=advisory.fixed_in(about.id),
+                mends=_mends(advisory, about.id, about.version, releases),
+                tenants=tuple(running.get((about.id, about.version, advisory.id), ())),
+            )
+            for release in releases
+            for about in (release.manifest,)
+            for advisory in self._known
+            if advisory.affects(about.id, about.version)
+        ]
+
     async def tell(self) -> int:
         """Tell each tenant of what it runs and has not been told of; how many events that were."""
         async with self._database.read(ALL_TENANTS) as transaction:
@@ -107,6 +150,18 @@ class AdvisoryKeeper:
     async def _follow(self) -> None:
         await self.refresh()
         await self.tell()
+
+
+def _mends(advisory: Advisory, plugin: str, version: str, releases: Sequence[Release]) -> tuple[str, ...]:
+    later = parse_version(version)
+    return tuple(
+        each.manifest.version
+        for each in releases
+        if each.manifest.id == plugin
+        and each.manifest.semver > later
+        and each.state is ReleaseState.INSTALLED
+        and not advisory.affects(plugin, each.manifest.version)
+    )
 
 
 def _event(found: Affected) -> NewEvent:
