@@ -403,7 +403,8 @@ class Effects:
 class GuestUsage:
     """What a call used. Times in microseconds, memory in bytes.
 
-    ``uses`` counts what it asked of the host, as narrowly as a manifest can name it: ``kv.get``,
+    ``fuel`` is in WebAssembly instructions, roughly, where they are counted; 0 where they are not. ``uses`` counts what
+    it asked of the host, as narrowly as a manifest can name it: ``kv.get``,
     ``http.send GET api.example.com``, ``events.emit lead.scored``, ``secrets.use crm_token``.
     """
 
@@ -415,6 +416,7 @@ class GuestUsage:
     kv_bytes: int = 0
     ai_tokens: int = 0
     uses: Mapping[str, int] = field(default_factory=dict)
+    fuel: int = 0
 
 
 @dataclass(frozen=True, slots=True)

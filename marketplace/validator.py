@@ -8,12 +8,14 @@ manifest, schema, icon) are checked before, by ``marketplace.package``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 
 from kernel.errors import ConfigurationError
 from marketplace.errors import ReleaseRefused
 from marketplace.rules import RULES, Rule, Submission
 from marketplace.rules.rule import ComponentInspector, ContractChecker, Mode
+from plugin_sdk.profile import HookProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What the rules found in a package, and the ids of those that could not be looked at."""
+    """What the rules found in a package, the ids of those that could not be looked at, and what its hooks needed at
+    most when they were tried."""
 
     plugin: str
     version: str
     findings: list[Finding]
     unseen: list[str]
+    profile: dict[str, HookProfile] = field(default_factory=dict)
 
     @property
     def enforced(self) -> list[Finding]:
@@ -99,7 +103,11 @@ class Validator:
     def validate(self, submission: Submission, known: Sequence[Finding] | None = None) -> Validation:
         """Every rule broken, in the order of the rules, and what could not be looked at. With ``known``, what
         the rules that run nothing have found already, only the others are asked."""
-        asked = replace(submission, inspect=self._inspect, try_hooks=self._check_contract)
+        check, package = self._check_contract, submission.package
+        trial = None
+        if check is not None:
+            trial = cache(partial(check, package.component, package.manifest, package.settings_schema))
+        asked = replace(submission, inspect=self._inspect, trial=trial)
         manifest = submission.manifest
         seen = Validation(manifest.id, manifest.version, list(known or ()), [])
         for rule in RULES:
@@ -113,11 +121,13 @@ class Validator:
                     Finding(rule.id, each.what, each.fix, mode == "enforced", mode == "review")
                     for each in rule.check(asked)
                 )
+        if trial is not None and trial.cache_info().currsize:
+            seen.profile.update(trial().profile)
         return seen
 
-    def check(self, submission: Submission, known: Sequence[Finding] | None = None) -> list[Finding]:
-        """The findings that do not stand in the way; ``known`` as for :meth:`validate`. Raises ReleaseRefused with
-        every finding if one does."""
+    def check(self, submission: Submission, known: Sequence[Finding] | None = None) -> Validation:
+        """As :meth:`validate`, where nothing stands in the way. Raises ReleaseRefused with every finding if something
+        does."""
         seen = self.validate(submission, known)
         broken = seen.enforced
         if broken:
@@ -129,4 +139,4 @@ class Validator:
                 fix=" ".join(dict.fromkeys(f.fix for f in broken)),
                 extra={"findings": [asdict(f) for f in seen.findings]},
             )
-        return seen.findings
+        return seen

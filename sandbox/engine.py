@@ -88,6 +88,11 @@ def store_bounds(limits: EffectiveLimits) -> tuple[int, int, int, int, int]:
     )
 
 
+def fuel_of(limits: EffectiveLimits) -> int:
+    """The fuel that a call begins with, where it is counted."""
+    return MOST_FUEL if limits.fuel is None else limits.fuel
+
+
 def _config(shape: EngineShape) -> Config:
     config = Config()
     config.epoch_interruption = True

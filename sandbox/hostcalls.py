@@ -165,7 +165,7 @@ class HostCalls:
 
     __slots__ = (
         "_effects", "_kv_usage", "_log_lines", "_loop", "_notices", "_recorder", "_replayer", "_secrets", "_services",
-        "_stored", "_uses", "_waiting", "_wasi", "_wasi_calls", "ai_tokens", "call", "cancelled", "deadline",
+        "_stored", "_uses", "_waiting", "_wasi", "_wasi_calls", "ai_tokens", "call", "cancelled", "deadline", "fuel",
         "host_calls", "http_bytes", "in_place", "kv_bytes", "limits", "logs", "pace", "stderr", "stopped", "time",
     )  # fmt: skip
 
@@ -185,6 +185,7 @@ class HostCalls:
         self.cancelled = False
         self._waiting: concurrent.futures.Future[Any] | None = None
         self.stopped: BaseException | None = None
+        self.fuel = 0
         self.host_calls = 0
         self.http_bytes = 0
         self.kv_bytes = 0
@@ -223,7 +224,7 @@ class HostCalls:
         """What the call has used until now; the guest's times and memory are the caller's to know."""
         return GuestUsage(
             wall_us, memory_bytes, self.host_calls, self.http_bytes, cpu_us, self.kv_bytes, self.ai_tokens,
-            _NOTHING if self._uses is None else self._uses,
+            _NOTHING if self._uses is None else self._uses, self.fuel,
         )  # fmt: skip
 
     def _use(self, what: str) -> None:

@@ -52,8 +52,10 @@ class SandboxRuntime:
         self._settings = settings
         self._services = services
         self._log_sink = log
-        self._shelf = Shelf(settings, artifacts)
-        self._metered = Shelf(settings, artifacts, fuel=True) if meters_fuel(settings) else None
+        # Where every call is metered, nothing is compiled for an engine that does not count.
+        always = settings.sandbox_caps.fuel is not None
+        self._shelf = Shelf(settings, artifacts, fuel=always)
+        self._metered = Shelf(settings, artifacts, fuel=True) if meters_fuel(settings) and not always else None
         self._shelves = [shelf for shelf in (self._shelf, self._metered) if shelf is not None]
         self._pool = WorkerPool(settings.sandbox_threads)
         self._compiling = asyncio.Lock()

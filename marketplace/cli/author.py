@@ -171,6 +171,9 @@ def add_author_commands(tree: CommandTree) -> None:
             _print_findings(document["findings"])
             for rule in seen.unseen:
                 err.print(f"  ? not looked at: {rule}", style="dim", markup=False)
+            for hook, used in sorted(seen.profile.items()):
+                needed = f"{used.fuel:,} instructions, {used.memory_bytes / (1 << 20):.1f} MiB of memory"
+                err.print(f"  {hook} needs for a sample: {needed}", style="dim", markup=False)
             verdict = "would be refused" if refused else "may be published"
             out.print(f"{seen.plugin} {seen.version} {verdict}.", markup=False)
 

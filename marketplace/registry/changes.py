@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
@@ -28,12 +28,14 @@ from marketplace.registry.claims import refuse_mirrored
 from marketplace.registry.indexes import load_index as load_index
 from marketplace.registry.jobs import check_job, keep_provenance
 from marketplace.registry.parts import keep_parts
+from marketplace.registry.profiles import keep_profile
 from marketplace.registry.publishers import check_still_signed
 from marketplace.registry.reach import all_revocations, revocation_of
 from marketplace.registry.receipts import DeprecationRecord, Receipt
 from marketplace.registry.submissions import OPEN, claim, refuse_other_bytes, submissions
 from marketplace.registry.tables import plugins, releases, revocations
 from marketplace.revocations import REVOCATIONS_TARGET, revocations_document
+from plugin_sdk.profile import HookProfile
 from plugin_sdk.services import Revocation
 
 _ANYTHING = (
@@ -54,6 +56,8 @@ class Publish:
     envelope: bytes
     findings: Sequence[Mapping[str, Any]] = ()
     """What rules that are only monitored found."""
+    profile: Mapping[str, HookProfile] = field(default_factory=dict)
+    """What its hooks needed, if they were tried."""
 
     def apply(self, connection: sa.Connection, now: str, touched: Touched) -> Receipt | Pending:
         """The stored receipt if this very release is there; raises VersionTaken if another one is."""
@@ -89,6 +93,7 @@ class Publish:
             told = (manifest.requires.kernel, *(orjson.dumps(document).decode() for document in documents))
             connection.exec_driver_sql(_RELEASE, (*values.values(), *told))
             keep_parts(connection, self.package)
+            keep_profile(connection, self.package.digest, self.profile)
             touched.plugins[manifest.id] = self.package.readme
             statement = statement_digest(envelope)
             touched.log(release_entry(manifest.id, manifest.version, self.package.digest, statement, now))

@@ -106,10 +106,10 @@ class Examiner:
 
     def look(self, package: Package) -> list[Finding]:
         """What the rules that run nothing find that does not turn the package away. Raises ReleaseRefused."""
-        return self._looking_only.check(self._reader.submission(package))
+        return self._looking_only.check(self._reader.submission(package)).findings
 
-    def try_out(self, package: Package, found: Sequence[Finding]) -> list[Finding]:
-        """What was ``found``, with what the rules find that run the package. Raises ReleaseRefused."""
+    def try_out(self, package: Package, found: Sequence[Finding]) -> Validation:
+        """What was ``found``, with what the rules find that run the package, and its profile. Raises ReleaseRefused."""
         return self._validator.check(self._reader.submission(package), found)
 
     def one_view(self) -> AbstractContextManager[None]:

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kernel.errors import NotFound
+from kernel.versions import parse_version
 from marketplace.errors import NamespaceUnknown
 from marketplace.index import Index
 from marketplace.namespaces import KeySet
@@ -32,6 +33,7 @@ from marketplace.registry.log import LogRows
 from marketplace.registry.memory import KeySets, TakenNames
 from marketplace.registry.metadata import MetadataRows, read_target
 from marketplace.registry.parts import THRESHOLD, PartsDesk
+from marketplace.registry.profiles import newest_profile
 from marketplace.registry.publishers import moments_of, succession_of
 from marketplace.registry.ratings import RatingsDesk
 from marketplace.registry.reach import RevocationDesk
@@ -46,6 +48,7 @@ from marketplace.registry.upstreams import UpstreamDesk
 from marketplace.rules import Submission
 from marketplace.succession import Succession
 from marketplace.tuf_repository import read_metadata
+from plugin_sdk.profile import HookProfile
 from plugin_sdk.services import MarketplaceEntry, SearchFilters
 
 
@@ -138,12 +141,19 @@ class RegistryReader:
             data = None if known is None else self._blobs.read(known.digest)
             return None if data is None else read_package(data, max_bytes=len(data)).settings_schema
 
+        def profile_before() -> tuple[str, Mapping[str, HookProfile]] | None:
+            mine = parse_version(manifest.version)
+            older = [(r.version, r.digest) for r in published.releases if parse_version(r.version) < mine]
+            with self._tables.read() as connection:
+                return newest_profile(connection, older)
+
         return Submission(
             package,
             history,
             lambda: self._names.near(manifest.id),
             schema_of=schema_of,
             weak_parts=self.parts.of(package),
+            profile_before=profile_before,
         )
 
     def findings(self, plugin: str, version: str) -> list[dict[str, Any]]:

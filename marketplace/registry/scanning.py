@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from marketplace.errors import ReleaseRefused
@@ -17,6 +17,7 @@ from marketplace.registry.examiner import Examiner
 from marketplace.registry.receipts import Receipt, State
 from marketplace.registry.submissions import OPEN, Wait
 from marketplace.validator import Finding
+from plugin_sdk.profile import HookProfile
 
 PATIENCE = 10.0
 """Seconds that a publish waits for its scan; the rules and the contract tests take an ordinary guest less."""
@@ -38,6 +39,7 @@ class _Seen:
     package: Package
     known: Receipt | None = None
     findings: Sequence[Finding] = ()
+    profile: Mapping[str, HookProfile] = field(default_factory=dict)
     refusal: ReleaseRefused | None = None
     stored: bool = False
     """Whether nothing more is to be done before the commit."""
@@ -120,7 +122,10 @@ class Scans:
             raise seen.refusal
         told = [asdict(each) for each in seen.findings]
         held = any(each.review for each in seen.findings)
-        change = Wait(seen.package, signed, "quarantined", told) if held else Publish(seen.package, signed, told)
+        if held:
+            change: Wait | Publish = Wait(seen.package, signed, "quarantined", told, profile=seen.profile)
+        else:
+            change = Publish(seen.package, signed, told, seen.profile)
         receipt: Receipt = await self._commit(change)
         return receipt
 
@@ -173,10 +178,10 @@ class Scans:
     def _try(self, seen: _Seen, data: bytes) -> _Seen:
         """Run what of the package has to be run."""
         try:
-            findings = self._examiner.try_out(seen.package, seen.findings)
+            tried = self._examiner.try_out(seen.package, seen.findings)
         except ReleaseRefused as refusal:
             return _Seen(seen.package, refusal=refusal, stored=True)
-        return self._store(_Seen(seen.package, findings=findings), data)
+        return self._store(_Seen(seen.package, findings=tried.findings, profile=tried.profile), data)
 
     def _store(self, seen: _Seen, data: bytes) -> _Seen:
         self._on_step("examined")

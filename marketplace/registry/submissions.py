@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,8 +20,10 @@ from marketplace.errors import VersionTaken
 from marketplace.index import manifest_document
 from marketplace.package import Package
 from marketplace.registry.change import Pending, Touched
+from marketplace.registry.profiles import keep_profile
 from marketplace.registry.receipts import Receipt, State
 from marketplace.registry.tables import releases, schema
+from plugin_sdk.profile import HookProfile
 
 OPEN: tuple[State, ...] = ("received", "scanning")
 TAKES_VERSION: tuple[State, ...] = (*OPEN, "quarantined", "rejected")
@@ -64,6 +66,8 @@ class Wait:
     """What the rules found, if they have been asked."""
     rules: str = ""
     """Which rules refused it: their fingerprint."""
+    profile: Mapping[str, HookProfile] = field(default_factory=dict)
+    """What its hooks needed, if they were tried."""
 
     def apply(self, connection: sa.Connection, now: str, touched: Touched) -> Receipt | Pending:
         """The receipt. Raises VersionTaken if the version has other bytes."""
@@ -78,6 +82,7 @@ class Wait:
         again = row is not None and (row.state == self.state or row.state not in (*OPEN, "refused"))
         if row is not None and row.receipt is not None and again:
             return Receipt(**row.receipt)
+        keep_profile(connection, digest, self.profile)
         values = {"state": self.state, "findings": list(self.findings), "receipt": None}
         if row is not None:
             connection.execute(sa.update(submissions).where(submissions.c.digest == digest).values(values))

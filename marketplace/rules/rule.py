@@ -9,6 +9,7 @@ from typing import Any, Literal
 from kernel.manifest import PluginManifest
 from marketplace.osv.weakness import Weakness
 from marketplace.package import Package
+from plugin_sdk.profile import HookProfile, Trial
 from plugin_sdk.sbom import Part
 
 Mode = Literal["enforced", "review", "monitored", "off"]
@@ -23,9 +24,9 @@ exports that are missing), or nothing. The sandbox has the means to look; the co
 hands it over."""
 
 
-ContractChecker = Callable[[bytes, PluginManifest, Mapping[str, Any] | None], Sequence[str]]
+ContractChecker = Callable[[bytes, PluginManifest, Mapping[str, Any] | None], Trial]
 """Given a component, its manifest and its settings' schema: which of its hooks do not do what the
-contract says when they are tried, or nothing."""
+contract says when they are tried, and what each of them needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +41,20 @@ class WeakPart:
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A release as it is handed in. ``history`` are the manifests of the plugin's published versions, ``others``
-    the ids of other publishers' plugins that could be alike, ``inspect`` and ``try_hooks`` the sandbox's means; None
-    where whoever asks does not have them. ``schema_of`` gives the
-    settings' schema of a published version; None if it has no settings. ``weak_parts`` are the parts of the release
-    with known weaknesses."""
+    the ids of other publishers' plugins that could be alike, ``inspect`` the sandbox's means and ``trial`` what came of
+    trying the hooks, which is done when it is first asked for; None where whoever asks does not have them.
+    ``schema_of`` gives the settings' schema of a published version; None if it has no settings. ``weak_parts`` are the
+    parts of the release with known weaknesses. ``profile_before`` gives the newest version before this one that was
+    tried, and what its hooks needed."""
 
     package: Package
     history: Sequence[PluginManifest] | None = None
     others: Callable[[], Iterable[str]] | None = None
     inspect: ComponentInspector | None = None
-    try_hooks: ContractChecker | None = None
+    trial: Callable[[], Trial] | None = None
     schema_of: Callable[[str], Mapping[str, Any] | None] | None = None
     weak_parts: Callable[[], Sequence[WeakPart]] | None = None
+    profile_before: Callable[[], tuple[str, Mapping[str, HookProfile]] | None] | None = None
 
     @property
     def manifest(self) -> PluginManifest:
@@ -78,9 +81,10 @@ class Rule:
     check: Callable[[Submission], Iterator[Problem]]
     mode: Mode = "enforced"
     fixed: bool = False
-    needs: Literal["history", "others", "inspect", "try_hooks", "schema_of", "weak_parts"] | None = None
+    needs: Literal["history", "others", "inspect", "trial", "schema_of", "weak_parts", "profile_before"] | None = None
     costly: bool = False
 
     def can_look(self, submission: Submission) -> bool:
         """Whether all that the rule looks at is there."""
-        return self.needs is None or getattr(submission, self.needs) is not None
+        tried = submission.trial is not None or not self.costly
+        return tried and (self.needs is None or getattr(submission, self.needs) is not None)

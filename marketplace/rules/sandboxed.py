@@ -14,9 +14,8 @@ def _imports(submission: Submission) -> Iterator[Problem]:
 
 
 def _contract(submission: Submission) -> Iterator[Problem]:
-    package = submission.package
-    if submission.try_hooks is not None:
-        for what in submission.try_hooks(package.component, package.manifest, package.settings_schema):
+    if submission.trial is not None:
+        for what in submission.trial().problems:
             yield Problem(what, "Run `keelstone plugin test`: it makes the same checks.")
 
 
@@ -32,7 +31,7 @@ SANDBOXED = (
         "contract",
         "Its hooks, tried in the sandbox, do what the contract says.",
         _contract,
-        needs="try_hooks",
+        needs="trial",
         costly=True,
     ),
 )

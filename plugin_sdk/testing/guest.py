@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from kernel.caps import Caps
 from kernel.context import Context, new_id
 from kernel.discovery import GUEST_RUNTIME, load_entry_point
 from kernel.errors import KeelstoneError, NotFound, ValidationFailed
@@ -64,6 +65,10 @@ def settings_schema(folder: Path, manifest: PluginManifest) -> Mapping[str, Any]
     return schema
 
 
+_PLENTY = 1 << 50
+"""Fuel that no test uses up; it is only counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filtered:
     """A filter's answer. ``payload`` is what the caller goes on with (unchanged if the guest kept it);
@@ -109,8 +114,11 @@ class Guest:
         host: GuestHost = "sandbox",
         manifest: PluginManifest | None = None,
         schema: Mapping[str, Any] | None = None,
+        metered: bool = False,
     ) -> None:
-        """``manifest`` and ``schema`` (of the settings) are the folder's, unless there is only a component."""
+        """``manifest`` and ``schema`` (of the settings) are the folder's, unless there is only a component. ``metered``
+        counts fuel, which takes some of the guest's speed."""
+        self._metered = metered
         self.folder = folder
         self.host = host
         self.clock = ControlledClock()
@@ -324,6 +332,7 @@ class Guest:
             sandbox_max_time_ms=self._called.limits.time_ms,
             # What stands before the host may wait, which the event loop must not.
             sandbox_in_place=False,
+            sandbox_caps=Caps(fuel=_PLENTY if self._metered else None),
         )
         open_runtime = load_entry_point(GUEST_RUNTIME, "wasmtime")
         runtime: GuestRuntime = open_runtime(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from wasmtime import _ffi as ffi
 
 from sandbox.calltime import deadline_callback
-from sandbox.engine import MOST_FUEL, SandboxEngine, store_bounds
+from sandbox.engine import SandboxEngine, fuel_of, store_bounds
 from sandbox.lanes.answers import MAX_MESSAGE, Outcome, no_result, own_failure, too_large
 from sandbox.lanes.layout import FUNCTION_SIZE, INSTANCE_SIZE, RESULT_KIND, STRING_KIND, VALUE_OF, VALUE_SIZE
 from sandbox.linking import Here, Prepared, memory_handle, take_message
@@ -63,6 +63,7 @@ class _Library:
     value_delete: Any
     memory_size: Any
     set_fuel: Any
+    get_fuel: Any
 
 
 @cache
@@ -88,6 +89,7 @@ def _library() -> _Library:
         value_delete=of(holding, "component_val_delete", None),
         memory_size=of(holding, "memory_data_size", _size),
         set_fuel=of(holding, "context_set_fuel", ctypes.c_void_p),
+        get_fuel=of(holding, "context_get_fuel", ctypes.c_void_p),
     )
 
 
@@ -172,8 +174,12 @@ class FastLane:
         return bounds
 
     def _refuel(self, context: Any, host: HostCalls) -> None:
-        fuel = host.limits.fuel
-        self._c.set_fuel(context, _u64(MOST_FUEL if fuel is None else fuel))
+        self._c.set_fuel(context, _u64(fuel_of(host.limits)))
+
+    def _count_fuel(self, context: Any, host: HostCalls) -> None:
+        left = _u64()
+        self._c.get_fuel(context, _address(left))
+        host.fuel = fuel_of(host.limits) - left.value
 
     def _begin(self, host: HostCalls, handles: _Handles, seconds: float, now: float) -> tuple[Any, Any]:
         """Store and context of a new instance, which ``handles`` then name."""
@@ -212,6 +218,8 @@ class FastLane:
         text = payload.encode()
         payload_size.value, payload_data.value = len(text), text
         error = c.call(handles.function, context, arguments, _TWO, result, _ONE)
+        if self._fuel:
+            self._count_fuel(context, host)
         memory = 0
         for _, handle in handles.memories:
             memory += c.memory_size(context, handle)

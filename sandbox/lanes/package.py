@@ -15,7 +15,7 @@ from wasmtime import _ffi as ffi
 
 from sandbox.abi import Value, string_of
 from sandbox.calltime import deadline_callback
-from sandbox.engine import MOST_FUEL, SandboxEngine, store_bounds
+from sandbox.engine import SandboxEngine, fuel_of, store_bounds
 from sandbox.lanes.answers import MAX_MESSAGE, Outcome, no_result, own_failure, too_large
 from sandbox.linking import Prepared, memory_handle, take_message
 from sandbox.traps import explain
@@ -51,8 +51,13 @@ class PackageLane:
 
     def _refuel(self, context: Any, host: HostCalls) -> None:
         if self._engine.shape.fuel:
-            fuel = host.limits.fuel
-            c._wasmtime_context_set_fuel(context, MOST_FUEL if fuel is None else fuel)
+            c._wasmtime_context_set_fuel(context, fuel_of(host.limits))
+
+    def _count_fuel(self, context: Any, host: HostCalls) -> None:
+        if self._engine.shape.fuel:
+            left = ctypes.c_uint64()
+            c._wasmtime_context_get_fuel(context, _byref(left))
+            host.fuel = fuel_of(host.limits) - left.value
 
     def fresh(self, hook: str, payload: str, host: HostCalls, seconds: float) -> Outcome:
         """See :meth:`sandbox.lanes.Lane.fresh`."""
@@ -124,6 +129,7 @@ class _PackageInstance:
                 vector.size = len(encoded[i])
                 vector.data = _cast(encoded[i], _BYTES)
             error = c._wasmtime_component_func_call(_byref(self._function), context, texts, 2, _byref(result), 1)
+            lane._count_fuel(context, host)
             memory = sum(c._wasmtime_memory_data_size(context, _byref(handle)) for handle in self._memories)
             if error:
                 raise explain(take_message(error), host, began, memory)

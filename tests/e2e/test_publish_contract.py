@@ -1,5 +1,6 @@
 """Publishing tries a release's hooks: the real registry, checker, sandbox and components."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -54,7 +55,18 @@ async def test_one_that_does_not_is_refused_with_what_went_wrong(
     registry: Registry, tmp_path: Path, component: bytes, told: str
 ) -> None:
     with pytest.raises(ReleaseRefused) as refused:
-        await publish(registry, tmp_path / "guard", component)
+        # Each try of the one that never ends takes what it may: all of them within a publish's patience.
+        await publish(registry, tmp_path / "guard", component, more="[limits]\ntime_ms = 100\n")
     (rule, *_) = {finding["rule"] for finding in refused.value.extra["findings"]}
     assert rule == "contract"
     assert told in refused.value.detail
+
+
+async def test_what_its_hooks_needed_is_the_same_wherever_they_are_tried() -> None:
+    manifest = load_manifest(EXAMPLE)
+    component = component_path(EXAMPLE, manifest.short_name).read_bytes()
+    check = load_entry_point(CONTRACT_CHECKER, "sdk")
+    first, second = [await asyncio.to_thread(check, component, manifest, None) for _ in range(2)]
+    assert set(first.profile) == set(manifest.hooks)
+    assert all(used.fuel > 1_000 and used.memory_bytes >= 65_536 for used in first.profile.values())
+    assert first == second

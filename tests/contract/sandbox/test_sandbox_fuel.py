@@ -46,3 +46,26 @@ async def test_only_the_tenants_of_a_metering_plan_are_metered(opened):
 async def test_the_memory_of_metered_guests_is_known_too(opened):
     async with opened(sandbox_caps=Caps(fuel=1_000_000)) as box:
         assert (await box.run("echo")).usage.memory_bytes == 65_536
+
+
+async def test_what_a_metered_call_took_is_known_and_the_same_each_time(opened, make_manifest):
+    async with opened(sandbox_caps=Caps(fuel=1 << 40)) as box:
+        took = [(await box.run("echo", '{"a":1}')).usage.fuel for _ in range(3)]
+        assert took[0] > 0
+        assert len(set(took)) == 1
+        assert (await box.run("compute")).usage.fuel > 100 * took[0]
+        live = make_manifest(isolation="tenant")
+        assert [(await box.run("counter", manifest=live)).usage.fuel for _ in range(3)][1:] == [
+            (await box.run("counter", manifest=live)).usage.fuel
+        ] * 2
+
+
+async def test_both_lanes_count_the_same(opened):
+    async with opened(sandbox_caps=Caps(fuel=1 << 40), sandbox_lane="auto") as fast:
+        found = (await fast.run("echo", '{"a":1}')).usage.fuel
+    async with opened(sandbox_caps=Caps(fuel=1 << 40), sandbox_lane="package") as package:
+        assert (await package.run("echo", '{"a":1}')).usage.fuel == found
+
+
+async def test_fuel_that_is_not_counted_is_nothing(box):
+    assert (await box.run("echo", '{"a":1}')).usage.fuel == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from marketplace.keys import generate_key
 from marketplace.registry import Registry
 from marketplace.registry.submissions import Wait
 from marketplace.transport import RegistryTransport
+from plugin_sdk.profile import Trial
 
 Bind = Callable[..., Awaitable[None]]
 Make = Callable[..., Any]
@@ -47,10 +48,10 @@ async def test_many_published_at_once_share_few_commits_and_all_verify(
 async def test_a_slow_scan_keeps_nobody_else_waiting(open_registry: Open, register: Bind, make_release: Make) -> None:
     gate = threading.Event()
 
-    def check(component: bytes, manifest: PluginManifest, schema: Mapping[str, Any] | None) -> Sequence[str]:
+    def check(component: bytes, manifest: PluginManifest, schema: Mapping[str, Any] | None) -> Trial:
         if manifest.id.startswith("acme/slow"):
             gate.wait(60)
-        return ()
+        return Trial()
 
     registry = open_registry(check_contract=check, patience=60.0)
     await register(registry)

@@ -23,6 +23,7 @@ from marketplace.registry import Registry
 from marketplace.signing import sign_release
 from marketplace.testing import make_signed, write_plugin
 from marketplace.transport import RegistryTransport
+from plugin_sdk.profile import Trial
 from plugin_sdk.sbom import SBOM_FILE, Part, write_sbom
 from plugin_sdk.services import BY_OSV
 from tests.unit.marketplace.test_market_osv import osv
@@ -231,11 +232,11 @@ async def test_what_was_refused_is_looked_at_anew_once_the_rules_have_changed(
 ) -> None:
     tried = 0
 
-    def slow(component: bytes, manifest: Any, schema: Any) -> list[str]:
+    def slow(component: bytes, manifest: Any, schema: Any) -> Trial:
         nonlocal tried
         tried += 1
         time.sleep(0.3)
-        return ["it does not answer"]
+        return Trial(["it does not answer"])
 
     first = open_registry(patience=0.0, check_contract=slow)
     await register(first)

@@ -32,6 +32,7 @@ from marketplace.namespaces import make_key_set
 from marketplace.registry import Receipt, Registry
 from marketplace.registry.receipts import KEYS_TARGET
 from marketplace.signing import RECEIPT, canonical_json, open_statement, sign_deprecation, sign_yank
+from plugin_sdk.profile import Trial
 
 Bind = Callable[..., Awaitable[None]]
 Make = Callable[..., Any]
@@ -220,9 +221,9 @@ async def test_an_operator_can_let_a_rule_only_watch(open_registry: Open, regist
 async def test_looking_stores_nothing_and_runs_nothing(open_registry: Open, register: Bind, make_release: Make) -> None:
     tried: list[bytes] = []
 
-    def check(component: bytes, manifest: object, schema: object) -> list[str]:
+    def check(component: bytes, manifest: object, schema: object) -> Trial:
         tried.append(component)
-        return []
+        return Trial()
 
     registry = open_registry(check_contract=check)
     await register(registry)

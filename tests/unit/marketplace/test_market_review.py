@@ -17,6 +17,7 @@ from marketplace.package import read_package
 from marketplace.registry import Registry
 from marketplace.registry.tables import log_entries
 from marketplace.signing import RECEIPT, canonical_json, open_statement
+from plugin_sdk.profile import Trial
 
 Bind = Callable[..., Awaitable[None]]
 Make = Callable[..., Any]
@@ -142,10 +143,10 @@ class Gate:
     def __init__(self, *answer: str) -> None:
         self.opened, self.answer, self.asked = threading.Event(), answer, 0
 
-    def __call__(self, component: bytes, manifest: object, schema: object) -> tuple[str, ...]:
+    def __call__(self, component: bytes, manifest: object, schema: object) -> Trial:
         self.asked += 1
         assert self.opened.wait(30)
-        return self.answer
+        return Trial(self.answer)
 
 
 async def settled(registry: Registry, digest: str, state: str) -> Any:

@@ -277,7 +277,8 @@ def test_without_a_history_its_rules_are_said_to_be_unseen(tmp_path):
     unseen = Validator().validate(Submission(package(tmp_path))).unseen
     history = {"version-order", "version-growth", "settings-growth", "old-line"}
     parts = {"parts-malicious", "parts-weak", "parts-weak-minor"}
-    assert {*history, *parts, "similar-name", "contract", "component-imports"} == set(unseen)
+    profile = {"profile-class", "profile-room", "profile-growth"}
+    assert {*history, *parts, *profile, "similar-name", "contract", "component-imports"} == set(unseen)
 
 
 # ------------------------------------------------------------------------------ names
