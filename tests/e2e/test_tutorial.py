@@ -22,6 +22,7 @@ pytestmark = [
 TUTORIAL = ROOT / "docs" / "tutorials" / "your-first-plugin.md"
 SECRET = ROOT / "docs" / "how-to" / "send-a-secret.md"
 RELEASE = ROOT / "docs" / "how-to" / "look-after-a-release.md"
+INSIDE = ROOT / "docs" / "how-to" / "know-what-is-inside.md"
 KEYS = ROOT / "docs" / "how-to" / "keep-your-keys.md"
 PYTHON_GUEST = ROOT / "docs" / "how-to" / "write-a-python-guest.md"
 
@@ -71,6 +72,12 @@ def test_a_release_is_looked_after_as_the_page_says(shell: Shell) -> None:
     with toolchains_at_hand():
         Toolchains().assemblyscript()
     assert len(shell.follow(RELEASE)) > 8
+
+
+def test_parts_are_listed_and_what_is_known_of_them_is_told_as_the_page_says(shell: Shell) -> None:
+    with toolchains_at_hand():
+        Toolchains().assemblyscript()
+    assert len(shell.follow(INSIDE)) > 10
 
 
 def test_keys_are_shared_replaced_recovered_and_handed_over_as_the_page_says(shell: Shell) -> None:

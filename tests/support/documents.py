@@ -31,6 +31,7 @@ RUN_BY = {
     "docs/how-to/integrate.md": "tests/e2e/test_docs.py",
     "docs/how-to/keep-consent-receipts.md": "tests/e2e/test_docs.py",
     "docs/how-to/keep-your-keys.md": "tests/e2e/test_tutorial.py",
+    "docs/how-to/know-what-is-inside.md": "tests/e2e/test_tutorial.py",
     "docs/how-to/look-after-a-release.md": "tests/e2e/test_tutorial.py",
     "docs/how-to/meter-and-budget.md": "tests/e2e/test_docs.py",
     "docs/how-to/mirror-a-marketplace.md": "tests/e2e/test_docs.py",
