@@ -7,7 +7,7 @@ from datetime import datetime
 import strawberry
 
 from plugin_sdk import GraphQL
-from plugin_sdk.web import authorize, graphql_context
+from plugin_sdk.web import authorize, graphql_context, scope_of
 from plugins.builtin.catalog.trust.application import Trust
 from plugins.builtin.catalog.trust.domain import Hold
 from plugins.builtin.catalog.trust.owners import OwnerKeeper
@@ -41,6 +41,7 @@ class HeldUpdateType:
 class NewOwnerType:
     """A plugin with a new owner, for GraphQL."""
 
+    tenant: str
     plugin: strawberry.ID
     version: str
     why: str
@@ -72,18 +73,22 @@ def held_types(trust: Trust, owners: OwnerKeeper) -> GraphQL:
             context = await authorize(graphql_context(info), "plugins:read", tenant=tenant)
             return [_hold(hold) for hold in await trust.list(context.tenant)]
 
-        @strawberry.field(description="The tenant's active plugins that belong to somebody else than when they came.")
+        @strawberry.field(
+            description="Active plugins that belong to somebody else than when they came: the tenant's; operators see "
+            "everybody's."
+        )
         async def new_owners(self, info: strawberry.Info, tenant: str | None = None) -> list[NewOwnerType]:
             context = await authorize(graphql_context(info), "plugins:read", tenant=tenant)
             return [
                 NewOwnerType(
+                    tenant=each.tenant,
                     plugin=strawberry.ID(each.plugin),
                     version=each.version,
                     why=each.doubt.words,
                     recovered=each.recovered,
                     until=each.doubt.until,
                 )
-                for each in await owners.new_owners(context.tenant)
+                for each in await owners.new_owners(scope_of(context, tenant))
             ]
 
     @strawberry.type
