@@ -50,8 +50,8 @@ class Sender:
         if kind < 6:
             return self.random.choice([None, True, False])
         if kind == 6:
-            return [self.value(depth + 1) for _ in range(self.random.randrange(3))]
-        return {self.random.choice(TEXTS)[:60]: self.value(depth + 1) for _ in range(self.random.randrange(3))}
+            return [self.value(depth + 1) for _ in range(self.random.randrange(10))]
+        return {self.random.choice(TEXTS)[:60]: self.value(depth + 1) for _ in range(self.random.randrange(10))}
 
     def like(self, schema: dict[str, Any]) -> Any:
         """Nearly what the schema asks for."""
@@ -71,7 +71,7 @@ class Sender:
                 made[self.random.choice(TEXTS)[:60]] = self.value()
             return made
         if schema.get("type") == "array":
-            return [self.like(schema.get("items", {})) for _ in range(self.random.randrange(3))]
+            return [self.like(schema.get("items", {})) for _ in range(self.random.randrange(10))]
         if schema.get("type") == "integer":
             return self.random.choice([*NUMBERS, "7"])
         return self.random.choice(TEXTS) if schema.get("type") == "string" else self.value()
@@ -100,7 +100,7 @@ class Sender:
         return method.upper(), path, options
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(10))
 async def test_no_input_whatever_breaks_anything(stage: Stage, seed: int) -> None:
     if stage.platform.activations.current.of("acme").get("acme/guard") is None:
         await stage.install(guest(kv=("k", "v")), more=CAPABILITIES["kv"])

@@ -301,3 +301,20 @@ async def test_a_request_that_takes_too_long_ends_clearly_and_leaves_nothing(sta
         assert "slow/guard" not in as_text(await operator.ok("GET", "/api/v1/plugins"))
         assert not [p for p in (home / "blobs").rglob("*") if p.is_file()]
         await operator.ok("POST", INSTALL, json={"plugin": "slow/guard"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options"),
+    [
+        ("GET", "/api/v1/tenants/acme/consents", {"params": {"before": 2**31}}),
+        ("GET", "/api/v1/tenants/acme/consents", {"params": {"before": 2**80}}),
+        ("DELETE", "/api/v1/tenants/acme/policy", {"params": {"version": 2**80}}),
+        ("PUT", "/api/v1/tenants/acme/policy", {"json": {"policy": {}, "version": 2**80}}),
+    ],
+)
+async def test_a_number_that_no_column_holds_is_refused_at_the_border(
+    stage: Stage, method: str, path: str, options: dict
+) -> None:
+    acme = await stage.client("acme")
+    problem = await acme.problem(422, method, path, **options)
+    assert problem["code"] == "validation"

@@ -24,6 +24,9 @@ from plugin_sdk.differences import widened
 from plugin_sdk.services import ReleaseOrigin
 from plugins.builtin.catalog.upgrades.trial import Trial, carried_grants
 
+MOST_NUMBER = 2**31 - 1
+"""The largest number that a column of integers holds in every database."""
+
 
 @dataclass(frozen=True, slots=True)
 class Release:

@@ -12,6 +12,7 @@ from plugin_sdk import Context
 from plugin_sdk.web import requires, scope_of
 from plugins.builtin.catalog.consent.receipts import Receipts
 from plugins.builtin.catalog.consent.runs import Runs
+from plugins.builtin.catalog.domain import MOST_NUMBER
 
 Reads = Annotated[Context, requires("plugins:read")]
 
@@ -76,7 +77,7 @@ def consents_router(receipts: Receipts) -> APIRouter:
     async def list_receipts(
         context: Reads,
         plugin: Annotated[str | None, Query()] = None,
-        before: Annotated[int | None, Query(ge=1)] = None,
+        before: Annotated[int | None, Query(ge=1, le=MOST_NUMBER)] = None,
     ) -> list[ReceiptOut]:
         return [ReceiptOut.model_validate(r) for r in await receipts.list(context.tenant, plugin, before)]
 

@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from plugin_sdk import PLATFORM_TENANT, Context, Text
 from plugin_sdk.web import requires
+from plugins.builtin.catalog.domain import MOST_NUMBER
 from plugins.builtin.catalog.policy.application import Nonconformity, Policies, View
 from plugins.builtin.catalog.policy.domain import Approval, Finding, Policy, plain
 
 Reads = Annotated[Context, requires("plugins:read")]
 Installs = Annotated[Context, requires("plugins:install")]
 Activates = Annotated[Context, requires("plugins:activate")]
-Seen = Annotated[int | None, Query(ge=0, description="The version that is to go.")]
+Seen = Annotated[int | None, Query(ge=0, le=MOST_NUMBER, description="The version that is to go.")]
 Words = Annotated[Text, Field(max_length=500)]
 
 
@@ -25,7 +26,7 @@ class PolicyIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     policy: Policy
-    version: int | None = Field(default=None, ge=0)
+    version: int | None = Field(default=None, ge=0, le=MOST_NUMBER)
 
 
 class DryRunIn(BaseModel):
