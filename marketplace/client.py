@@ -119,10 +119,11 @@ class MarketplaceClient:
         """Every advisory, withdrawn ones included. Raises VerificationFailed or BackendUnavailable."""
         return await asyncio.to_thread(self._advisories)
 
-    async def stands_behind(self, plugin: str) -> ReleaseOrigin | None:
-        """Who would stand behind a release that came now; None of a plugin that a mirror brought: the log of where it
-        was published says it. Raises NotFound, VerificationFailed or BackendUnavailable."""
-        return await asyncio.to_thread(self._stands_behind, plugin)
+    async def stand_behind(self, plugins: Sequence[str]) -> dict[str, ReleaseOrigin | KeelstoneError]:
+        """Who would stand behind a release of each that came now, or why that cannot be told. Left out is what is not
+        here, and what a mirror brought: the log of where it was published says it. Raises VerificationFailed or
+        BackendUnavailable."""
+        return await asyncio.to_thread(self._stand_behind, plugins)
 
     async def await_revocations(self, known: int) -> int:
         """Wait until more than ``known`` releases are revoked, or some time has passed; how many there seem to be.
@@ -172,20 +173,32 @@ class MarketplaceClient:
         with self._trusted.session() as updater:
             return read_advisories(self._trusted.target(updater, ADVISORIES_TARGET))
 
-    def _stands_behind(self, plugin: str) -> ReleaseOrigin | None:
-        publisher = checked_id(plugin).partition("/")[0]
+    def _stand_behind(self, plugins: Sequence[str]) -> dict[str, ReleaseOrigin | KeelstoneError]:
+        found: dict[str, ReleaseOrigin | KeelstoneError] = {}
         with self._trusted.session() as updater:
-            index = self._read_index(updater, plugin)
-            if index.mirrored is not None:
-                return None
-            held, keys = (self._trusted.target(updater, path) for path in (target_path(publisher), KEYS_TARGET))
-            follower = self._follower(read_log_keys(keys or b""))
-            if held is not None:
-                follower.fetch_entries(places_of(held))
-            key_sets = self._key_sets(self._trusted.walker(), publisher)
-            # Whatever comes next is logged after everything that is there.
-            now = datetime.fromtimestamp(self._now(), UTC).isoformat()
-            counted = key_sets.in_force(sys.maxsize, now, follower.kept_entry)
+            for plugin in plugins:
+                try:
+                    index = self._read_index(updater, checked_id(plugin))
+                    if index.mirrored is None:
+                        found[plugin] = self._present_owner(updater, index)
+                except NotFound:
+                    continue
+                except BackendUnavailable:
+                    raise
+                except KeelstoneError as error:
+                    found[plugin] = error
+        return found
+
+    def _present_owner(self, updater: Updater, index: Index) -> ReleaseOrigin:
+        publisher = index.plugin.partition("/")[0]
+        held, keys = (self._trusted.target(updater, path) for path in (target_path(publisher), KEYS_TARGET))
+        follower = self._follower(read_log_keys(keys or b""))
+        if held is not None:
+            follower.fetch_entries(places_of(held))
+        key_sets = self._key_sets(self._trusted.walker(), publisher)
+        # Whatever comes next is logged after everything that is there.
+        now = datetime.fromtimestamp(self._now(), UTC).isoformat()
+        counted = key_sets.in_force(sys.maxsize, now, follower.kept_entry)
         return origin_of(counted, list(counted.key_set.keys), index)
 
     def _index(self, plugin: str) -> Index:

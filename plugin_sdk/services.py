@@ -522,9 +522,9 @@ class Marketplace(Protocol):
         """Every advisory, withdrawn ones included. Raises VerificationFailed or BackendUnavailable."""
         ...
 
-    async def stands_behind(self, plugin: str) -> ReleaseOrigin | None:
-        """Who would stand behind a release of a plugin that came now: all keys that count, and the present owner. None
-        if that is not told here. Raises NotFound, VerificationFailed or BackendUnavailable."""
+    async def stand_behind(self, plugins: Sequence[str]) -> Mapping[str, ReleaseOrigin | KeelstoneError]:
+        """Who would stand behind a release of each plugin that came now: all keys that count, and the present owner; or
+        why that cannot be told. What is not known here is left out. Raises VerificationFailed or BackendUnavailable."""
         ...
 
     async def await_revocations(self, known: int) -> int:

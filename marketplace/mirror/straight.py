@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -104,9 +104,9 @@ class BundleMarketplace:
         """Those that it knows of."""
         return await asyncio.to_thread(self._view.advisories)
 
-    async def stands_behind(self, plugin: str) -> ReleaseOrigin | None:
-        """None: a bundle says who stood behind what is in it, and nothing of later."""
-        return None
+    async def stand_behind(self, plugins: Sequence[str]) -> Mapping[str, ReleaseOrigin | KeelstoneError]:
+        """Nothing: a bundle says who stood behind what is in it, and nothing of later."""
+        return {}
 
     async def await_revocations(self, known: int) -> int:
         """Raises BackendUnavailable: nothing new comes from a bundle."""

@@ -69,34 +69,36 @@ def _load(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[I
     found: dict[str, list[Release]] = {plugin: [] for plugin in wanted}
     findings: dict[str, dict[str, int]] = {plugin: {} for plugin in wanted}
     said: dict[str, Deprecation] = {}
-    built = provenance_of(connection, wanted)
-    jobs = {each: lists_of(connection, each) for each in {plugin.partition("/")[0] for plugin, _ in built}}
+    rows: list[Any] = []
     for some, marks in in_parts(wanted):
         # Plain SQL: in a batch, building expressions would cost more than SQLite takes to answer.
-        for row in connection.exec_driver_sql(_RELEASES.format(marks), some):
-            plugin, version, digest, size, kernel, published, manifest, envelope, yank, ended, at, told = row
-            found[plugin].append(
-                Release(
-                    version=version,
-                    digest=digest,
-                    size=size,
-                    kernel=kernel,
-                    published=published,
-                    yanked=_yank(yank, ended, at),
-                    manifest=orjson.loads(manifest),
-                    envelope=orjson.loads(envelope),
-                    provenance=built.get((plugin, version)),
-                )
+        rows += connection.exec_driver_sql(_RELEASES.format(marks), some).all()
+    if not rows:
+        # A plugin without releases has nothing else either: most that are handed in are new.
+        return {plugin: (make_index(plugin, []), {}) for plugin in wanted}
+    built = provenance_of(connection, wanted)
+    jobs = {each: lists_of(connection, each) for each in {plugin.partition("/")[0] for plugin, _ in built}}
+    for plugin, version, digest, size, kernel, published, manifest, envelope, yank, ended, at, told in rows:
+        found[plugin].append(
+            Release(
+                version=version,
+                digest=digest,
+                size=size,
+                kernel=kernel,
+                published=published,
+                yanked=_yank(yank, ended, at),
+                manifest=orjson.loads(manifest),
+                envelope=orjson.loads(envelope),
+                provenance=built.get((plugin, version)),
             )
-            findings[plugin][version] = len(orjson.loads(told))
+        )
+        findings[plugin][version] = len(orjson.loads(told))
+    for some, marks in in_parts(wanted):
         advised = f"SELECT plugin, deprecation FROM plugins WHERE deprecation IS NOT NULL AND plugin IN ({marks})"  # noqa: S608
         for plugin, deprecation in connection.exec_driver_sql(advised, some):
             advice = orjson.loads(deprecation)
             if advice and advice["reason"] is not None:
                 said[plugin] = Deprecation(**advice)
-    if not any(found.values()):
-        # A plugin without releases has nothing else either: most that are handed in are new.
-        return {plugin: (make_index(plugin, []), {}) for plugin in wanted}
     domains = domains_of(connection, sorted({plugin.partition("/")[0] for plugin in wanted}))
     origins = mirrored_from(connection, wanted)
     proven = repositories_of(connection, sorted({plugin.partition("/")[0] for plugin in wanted}))

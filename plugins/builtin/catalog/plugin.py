@@ -24,7 +24,6 @@ from plugin_sdk.services import (
 )
 from plugins.builtin.catalog import graphql
 from plugins.builtin.catalog.advisories.graphql import advisory_types
-from plugins.builtin.catalog.advisories.infrastructure import SqlTold
 from plugins.builtin.catalog.advisories.keeper import AdvisoryKeeper
 from plugins.builtin.catalog.advisories.rest import advisories_router
 from plugins.builtin.catalog.application import TenantPlugins
@@ -39,6 +38,7 @@ from plugins.builtin.catalog.health import HealthKeeper, Rule
 from plugins.builtin.catalog.health_rest import health_router, reset_router
 from plugins.builtin.catalog.infrastructure import SCHEMA, SqlCatalog
 from plugins.builtin.catalog.moves import Mover
+from plugins.builtin.catalog.news import Teller
 from plugins.builtin.catalog.operations import Operations
 from plugins.builtin.catalog.policy.application import Policies
 from plugins.builtin.catalog.policy.gate import PolicyGate
@@ -51,6 +51,7 @@ from plugins.builtin.catalog.revocations import RevocationKeeper
 from plugins.builtin.catalog.secrets.application import PluginSecrets
 from plugins.builtin.catalog.secrets.graphql import secret_types
 from plugins.builtin.catalog.secrets.rest import secrets_router
+from plugins.builtin.catalog.told import SqlTold
 from plugins.builtin.catalog.trust.application import Trust
 from plugins.builtin.catalog.trust.domain import Windows
 from plugins.builtin.catalog.trust.graphql import held_types
@@ -159,12 +160,10 @@ def start(platform: PluginContext) -> CatalogPlugin:
         timedelta(days=platform.settings.marketplace_owner_days),
         timedelta(days=platform.settings.marketplace_recovery_days),
     )
-    told = SqlTold()
-    advisories = AdvisoryKeeper(
-        lambda: services.get(Marketplace), database, repository, told, lambda: datetime.now(UTC)
-    )
+    teller = Teller(database, SqlTold(), lambda: datetime.now(UTC))
+    advisories = AdvisoryKeeper(lambda: services.get(Marketplace), database, repository, teller)
     owners = OwnerKeeper(
-        lambda: services.get(Marketplace), database, repository, repository, told, windows, lambda: datetime.now(UTC)
+        lambda: services.get(Marketplace), database, repository, repository, teller, windows, lambda: datetime.now(UTC)
     )
     gate = PolicyGate(database, store, windows=windows, weaknesses=advisories)
     receipts = Receipts(database, lambda: services.get(StatementSigner))

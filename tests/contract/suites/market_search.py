@@ -200,7 +200,7 @@ class SearchSuite:
             ("loved", Standing(at(1), 0, 9_000)),
             ("old", Standing(at(2_000))),
             ("known", Standing(at(1), 0, 40)),
-            ("proven", Standing(at(1), verified=True)),
+            ("proven", Standing(at(1), verified=1.0)),
             ("faulty", Standing(at(1), 6)),
         ):
             shop.put(entry(f"crowd/{name}", "Invoice maker", "Makes invoices."), "", standing)
@@ -218,7 +218,7 @@ class SearchSuite:
         assert shop.ids("invoice") == best
 
     def test_a_plugin_that_ages_moves_down(self, shop: Shop) -> None:
-        shop.put(entry("crowd/early", "Invoice maker", "Makes invoices."), "", Standing(at(1), 0, 0, True))
+        shop.put(entry("crowd/early", "Invoice maker", "Makes invoices."), "", Standing(at(1), 0, 0, 1.0))
         shop.put(entry("crowd/late", "Invoice maker", "Makes invoices."), "", Standing(at(-700)))
         assert shop.ids("invoice") == ["crowd/early", "crowd/late"]
         shop.refresh(NOW + 700 * 86_400)

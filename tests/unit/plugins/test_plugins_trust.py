@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from plugin_sdk import Conflict, NewEvent, NotFound
+from plugin_sdk import Conflict, KeelstoneError, NewEvent
 from plugin_sdk.services import ReleaseOrigin
 from plugins.builtin.catalog.domain import Activation
+from plugins.builtin.catalog.news import Teller
 from plugins.builtin.catalog.trust.domain import Hold, Windows, doubts, held, latest
 from plugins.builtin.catalog.trust.owners import OwnerKeeper
 
@@ -111,16 +113,16 @@ async def test_a_plugin_that_cannot_be_asked_about_keeps_no_news_of_others_back(
             told.add((plugin, version, matter))
             return True
 
-        async def stands_behind(self, plugin: str) -> ReleaseOrigin | None:
-            if plugin == "gone/x":
-                raise NotFound("There is no such plugin.")
-            if plugin == "broken/x":
-                raise Conflict("Its index cannot be verified.")
-            return replace(origin, owner=2, owned_since=THEN) if plugin == "sold/x" else origin
+        async def stand_behind(self, plugins: Sequence[str]) -> dict[str, ReleaseOrigin | KeelstoneError]:
+            assert list(plugins) == ["broken/x", "gone/x", "same/x", "sold/x"], "asked for all at once"
+            sold = replace(origin, owner=2, owned_since=THEN)
+            return {"broken/x": Conflict("Its index cannot be verified."), "sold/x": sold, "same/x": origin}
 
     store: Any = Store()
     database: Any = scope
-    owners = OwnerKeeper(lambda: store, database, store, store, store, Windows(), lambda: THEN)
+    owners = OwnerKeeper(
+        lambda: store, database, store, store, Teller(database, store, lambda: THEN), Windows(), lambda: THEN
+    )
     for _ in range(2):
         with pytest.raises(Conflict, match="cannot be verified"):
             await owners.look()

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
 
-from plugin_sdk import ALL_TENANTS, NewEvent, ReleaseState, parse_version, system_context
-from plugin_sdk.services import Advisory, Database, Marketplace, Transaction
+from plugin_sdk import ALL_TENANTS, NewEvent, ReleaseState, parse_version
+from plugin_sdk.services import Advisory, Database, Marketplace
 from plugins.builtin.catalog.application import CatalogRepository
 from plugins.builtin.catalog.domain import Release
 from plugins.builtin.catalog.following import follower
+from plugins.builtin.catalog.news import News, Teller
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,6 @@ class AffectedRelease:
     tenants: tuple[str, ...]
 
 
-class Told(Protocol):
-    """Where it is kept who was told of what."""
-
-    async def all(self, transaction: Transaction) -> set[tuple[str, str, str, str]]: ...
-
-    async def add(self, transaction: Transaction, plugin: str, version: str, matter: str, at: datetime) -> bool: ...
-
-
 class AdvisoryKeeper:
     """Keeps the verified list in memory, a quarter of an hour old at most while the marketplace answers."""
 
@@ -58,11 +49,10 @@ class AdvisoryKeeper:
         marketplace: Callable[[], Marketplace],
         database: Database,
         repository: CatalogRepository,
-        told: Told,
-        now: Callable[[], datetime],
+        teller: Teller,
     ) -> None:
         self._marketplace, self._database, self._repository = marketplace, database, repository
-        self._told, self._now = told, now
+        self._teller = teller
         self._known: tuple[Advisory, ...] = ()
         self._background = follower(self._follow, "advisories")
 
@@ -133,19 +123,10 @@ class AdvisoryKeeper:
 
     async def tell(self) -> int:
         """Tell each tenant of what it runs and has not been told of; how many events that were."""
-        async with self._database.read(ALL_TENANTS) as transaction:
-            told = await self._told.all(transaction)
-        count = 0
-        for each in await self.affected(None):
-            about = (each.plugin, each.version, each.advisory.id)
-            if (each.tenant, *about) in told:
-                continue
-            async with self._database.write(each.tenant, system_context(each.tenant)) as transaction:
-                # Asked again inside: another process may have been quicker.
-                if await self._told.add(transaction, *about, self._now()):
-                    transaction.emit(f"release:{each.plugin}", _event(each))
-                    count += 1
-        return count
+        return await self._teller.tell(
+            News(each.tenant, each.plugin, each.version, each.advisory.id, _event(each))
+            for each in await self.affected(None)
+        )
 
     async def _follow(self) -> None:
         await self.refresh()

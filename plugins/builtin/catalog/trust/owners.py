@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from plugin_sdk import ALL_TENANTS, KeelstoneError, NewEvent, NotFound, system_context
+from plugin_sdk import ALL_TENANTS, KeelstoneError, NewEvent
 from plugin_sdk.services import Database, Marketplace, ReleaseOrigin, Transaction
 from plugins.builtin.catalog.domain import Activation
 from plugins.builtin.catalog.following import follower
+from plugins.builtin.catalog.news import News, Teller
 from plugins.builtin.catalog.trust.application import Releases
 from plugins.builtin.catalog.trust.domain import Doubt, Windows, doubts, told
 
@@ -20,14 +21,6 @@ class Activations(Protocol):
     """What is active where."""
 
     async def all_activations(self, transaction: Transaction) -> list[tuple[str, Activation]]: ...
-
-
-class Told(Protocol):
-    """Where it is kept who was told of what."""
-
-    async def all(self, transaction: Transaction) -> set[tuple[str, str, str, str]]: ...
-
-    async def add(self, transaction: Transaction, plugin: str, version: str, matter: str, at: datetime) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +44,12 @@ class OwnerKeeper:
         database: Database,
         activations: Activations,
         releases: Releases,
-        told: Told,
+        teller: Teller,
         windows: Windows,
         now: Callable[[], datetime],
     ) -> None:
         self._marketplace, self._database, self._activations = marketplace, database, activations
-        self._releases, self._told, self._windows, self._now = releases, told, windows, now
+        self._releases, self._teller, self._windows, self._now = releases, teller, windows, now
         self._present: dict[str, ReleaseOrigin] = {}
         self._background = follower(self.look, "owners of plugins")
 
@@ -73,30 +66,15 @@ class OwnerKeeper:
         VerificationFailed or BackendUnavailable if that could not be told of every plugin, once the others are done."""
         async with self._database.read(ALL_TENANTS) as transaction:
             active = {each.plugin for _, each in await self._activations.all_activations(transaction) if each.running}
-            already = await self._told.all(transaction)
-        failed: KeelstoneError | None = None
-        for plugin in sorted(active):
-            try:
-                present = await self._marketplace().stands_behind(plugin)
-            except NotFound:
-                continue  # not of this marketplace
-            except KeelstoneError as error:
-                failed = failed or error
-                continue
-            if present is not None:
-                self._present[plugin] = present
-        count = 0
-        for each in await self.new_owners(None):
-            about = (each.plugin, each.version, f"owner:{each.number}")
-            if (each.tenant, *about) in already:
-                continue
-            async with self._database.write(each.tenant, system_context(each.tenant)) as transaction:
-                # Asked again inside: another process may have been quicker.
-                if await self._told.add(transaction, *about, self._now()):
-                    transaction.emit(f"release:{each.plugin}", self._event(each))
-                    count += 1
-        if failed is not None:
-            raise failed
+        found = await self._marketplace().stand_behind(sorted(active)) if active else {}
+        failed = [answer for answer in found.values() if isinstance(answer, KeelstoneError)]
+        self._present |= {plugin: answer for plugin, answer in found.items() if not isinstance(answer, KeelstoneError)}
+        count = await self._teller.tell(
+            News(each.tenant, each.plugin, each.version, f"owner:{each.number}", self._event(each))
+            for each in await self.new_owners(None)
+        )
+        if failed:
+            raise failed[0]
         return count
 
     async def new_owners(self, tenant: str | None) -> list[NewOwner]:

@@ -1,4 +1,4 @@
-"""What tenants have been told of: each matter of a version once."""
+"""What tenants have been told of, in SQL: each matter of a version once."""
 
 from __future__ import annotations
 
