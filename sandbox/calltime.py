@@ -8,6 +8,7 @@ is reached: a call that ends in time pays for two looks at the clock, at its beg
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
 import time
@@ -79,6 +80,20 @@ class Errand(Generic[T]):
             took = time.monotonic() - self._began
             self._time.waited += took - self._counted
             self._counted = took
+
+    def end(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nobody waits any more, on the thread that did: count it, and let go of work that ``loop`` never took up."""
+        self.count()
+        if self._began is None:
+            try:
+                # It comes after the cancellation, which is on its way to the loop already and keeps it from beginning.
+                loop.call_soon_threadsafe(self._drop)
+            except RuntimeError:  # the loop is closed
+                self._work.close()
+
+    def _drop(self) -> None:
+        if self._began is None:
+            self._work.close()
 
 
 def deadline_callback(engine: SandboxEngine, current: CurrentCall) -> Any:

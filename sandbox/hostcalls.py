@@ -429,7 +429,7 @@ class HostCalls:
             _log.warning("host call failed: %s for %s: %r", what, self.call.plugin, error)
             raise Refused("unavailable", f"{what} failed") from error
         finally:
-            errand.count()
+            errand.end(self._loop)
 
     def _result(self, future: concurrent.futures.Future[T], errand: Errand[T]) -> T:
         """What the work comes to. Raises TimeoutError when the call's time is over and nothing is owed to it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
 from dataclasses import replace
@@ -20,7 +21,7 @@ from kernel.ports import GuestCall, Replay
 from kernel.service_calls import MAX_NESTED, ServiceBook, ServiceMethod, acting_as
 from kernel.settings import Settings
 from plugin_sdk.testing.fakes import FakeKv
-from sandbox.calltime import ThreadTime
+from sandbox.calltime import Errand, ThreadTime
 from sandbox.errors import GuestCancelled, NeedsThread, ReplayDiverged
 from sandbox.hostcalls import HostCalls, HostServices
 from sandbox.policy import LimitBook, effective_limits
@@ -126,6 +127,15 @@ async def test_what_waits_for_a_busy_loop_is_given_that_time_back(patient, monke
     time.sleep(0.2)  # noqa: ASYNC251 - the loop has no turn for it
     found = await answer
     assert found == "one" if patient else found.value["code"] == "deadline"
+
+
+async def test_work_that_the_loop_never_took_up_is_let_go_of():
+    loop, work = asyncio.get_running_loop(), asyncio.sleep(0)
+    errand = Errand(work, None)
+    asyncio.run_coroutine_threadsafe(errand.run(), loop).cancel()
+    errand.end(loop)
+    await asyncio.sleep(0.01)
+    assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
 
 
 # ---------------------------------------------------------------------- limits
