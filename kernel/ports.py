@@ -108,8 +108,8 @@ class KvValue:
     version: int
 
 
-class KvStore(Protocol):
-    """Guests' durable state, private to (tenant, plugin).
+class KvReads(Protocol):
+    """Guests' durable state, private to (tenant, plugin), as a call may look at it.
 
     A key whose time is over is absent in every way: it is not read, listed or counted, and the next
     write of it begins at version 1.
@@ -130,6 +130,10 @@ class KvStore(Protocol):
     async def usage(self, tenant: str, plugin: str) -> tuple[int, int]:
         """Keys and bytes in use."""
         ...
+
+
+class KvStore(KvReads, Protocol):
+    """Guests' durable state, private to (tenant, plugin), and what is saved of it when a call has ended."""
 
     async def apply(self, transaction: Transaction, tenant: str, plugin: str, effects: Effects) -> None:
         """Save a call's writes. Raises KvConflict if a key read and written has moved."""

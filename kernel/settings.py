@@ -184,6 +184,10 @@ class Settings(BaseSettings):
     sandbox_in_place: bool = Field(
         default=True, description="Run guests that have been shown to be short on the event loop, without a thread."
     )
+    sandbox_guest_process: bool = Field(
+        default=True,
+        description="Run guests that are not known yet, or that have flooded the host, in a process of their own.",
+    )
     http_private_allow: Csv = Field(
         default=(), description="host:port pairs in private ranges that guests may reach. Default: none."
     )

@@ -13,6 +13,7 @@ import ctypes
 import logging
 import time
 from collections.abc import Coroutine
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 from wasmtime import _ffi as ffi
@@ -57,34 +58,46 @@ class ThreadTime:
 
 
 class Errand(Generic[T]):
-    """Work that a guest's thread waits for while the event loop does it.
+    """Work that a guest's thread waits for while the event loop does it, or hands it on to another process.
 
-    It counts as the guest's own from when the loop takes it up: how long the loop was busy before is not.
+    It counts as the guest's own from when somebody takes it up: how busy the loop, or the other, was before does not.
     """
 
-    __slots__ = ("_began", "_counted", "_time", "_work")
+    __slots__ = ("_began", "_counted", "_started", "_time", "_work")
 
     def __init__(self, work: Coroutine[Any, Any, T], time: ThreadTime | None) -> None:
         self._work, self._time = work, time
+        self._started = False
         self._began: float | None = None
         self._counted = 0.0
 
     async def run(self) -> T:
         """Do the work, on the loop."""
+        self._started = True
         self._began = time.monotonic()
+        _AT_HAND.set(self)
         return await self._work
+
+    def handed_on(self) -> None:
+        """Another process is to do it, and has not taken it up yet."""
+        self._began = None
+
+    def taken_up(self) -> None:
+        """The other process has begun."""
+        self._began = time.monotonic() - self._counted
 
     def count(self) -> None:
         """Put what it took until now on the call's account; to be called by the thread that waits."""
-        if self._time is not None and self._began is not None:
-            took = time.monotonic() - self._began
+        began = self._began
+        if self._time is not None and began is not None:
+            took = time.monotonic() - began
             self._time.waited += took - self._counted
             self._counted = took
 
     def end(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nobody waits any more, on the thread that did: count it, and let go of work that ``loop`` never took up."""
         self.count()
-        if self._began is None:
+        if not self._started:
             try:
                 # It comes after the cancellation, which is on its way to the loop already and keeps it from beginning.
                 loop.call_soon_threadsafe(self._drop)
@@ -92,8 +105,16 @@ class Errand(Generic[T]):
                 self._work.close()
 
     def _drop(self) -> None:
-        if self._began is None:
+        if not self._started:
             self._work.close()
+
+
+_AT_HAND: ContextVar[Errand[Any] | None] = ContextVar("errand", default=None)
+
+
+def errand_at_hand() -> Errand[Any] | None:
+    """The errand whose work the running coroutine does."""
+    return _AT_HAND.get()
 
 
 def deadline_callback(engine: SandboxEngine, current: CurrentCall) -> Any:

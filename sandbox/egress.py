@@ -23,7 +23,8 @@ import httpx
 
 from kernel.manifest import HttpCapability
 from sandbox.addresses import Resolver, is_public, resolve
-from sandbox.secrets import Secret, basic
+from sandbox.outgoing import EgressRefused, EgressRequest, EgressResponse
+from sandbox.secrets import basic
 
 MAX_REDIRECTS = 5
 MAX_HEADERS = 64
@@ -43,35 +44,6 @@ _FORBIDDEN = frozenset(
 another origin, address, method or path than the one that was checked."""
 _SECRET = frozenset({"authorization", "cookie"})
 _PORTS = {"https": 443, "http": 80}
-
-
-class EgressRefused(Exception):
-    """The request was refused or failed; ``code`` is one of the contract's failure codes."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.message = code, message
-
-
-@dataclass(frozen=True, slots=True)
-class EgressRequest:
-    """What a guest wants to send."""
-
-    method: str
-    url: str
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-    secrets: tuple[Secret, ...] = ()
-    """Secrets whose placeholders may stand in headers and body."""
-
-
-@dataclass(frozen=True, slots=True)
-class EgressResponse:
-    """What came back, whole."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,13 @@ class GuestCancelled(SandboxError):
     code, status, title = "guest-cancelled", 503, "The call was given up"
 
 
+class GuestProcessEnded(SandboxError):
+    """The process in which guests run at first ended with the call in it. Which of the calls in it was the cause
+    cannot be told."""
+
+    code, status, title = "guest-process-ended", 503, "A plugin's process ended"
+
+
 class BadComponent(SandboxError):
     """The file is not a component of our contract, or cannot be compiled."""
 

@@ -35,7 +35,7 @@ from kernel.ports import (
     GuestCall,
     GuestUsage,
     HostExchange,
-    KvStore,
+    KvReads,
     KvValue,
     LogLine,
     Notice,
@@ -48,7 +48,6 @@ from kernel.service_calls import acting_as
 from sandbox.abi import Err
 from sandbox.calltime import LEAST_OWED, Errand, ThreadTime
 from sandbox.contract import GENERATIONS
-from sandbox.egress import Egress, EgressRefused, EgressRequest
 from sandbox.errors import (
     GuestCancelled,
     GuestHostCallLimit,
@@ -58,6 +57,7 @@ from sandbox.errors import (
     NeedsThread,
     SandboxError,
 )
+from sandbox.outgoing import EgressRefused, EgressRequest, Sender
 from sandbox.policy import (
     FLOOD_GRACE,
     FLOOD_WASI,
@@ -102,8 +102,8 @@ class HostServices:
     nanoseconds.
     """
 
-    kv: KvStore | None = None
-    egress: Egress | None = None
+    kv: KvReads | None = None
+    egress: Sender | None = None
     event_schema: EventSchemas | None = None
     find: Callable[[type[Any]], Any] = _nobody
     now: Callable[[], int] = time.time_ns
@@ -424,7 +424,7 @@ class HostCalls:
         except (Refused, EgressRefused):
             raise
         except KeelstoneError as error:
-            raise Refused(_told_as(error), f"{what}: {error.detail}") from error
+            raise Refused(told_as(error), f"{what}: {error.detail}") from error
         except Exception as error:
             _log.warning("host call failed: %s for %s: %r", what, self.call.plugin, error)
             raise Refused("unavailable", f"{what} failed") from error
@@ -544,7 +544,7 @@ class HostCalls:
         found = {k for k in stored if mine.get(k, "") is not None} | {k for k, v in mine.items() if v is not None}
         return sorted(found)[:limit]
 
-    def _kv(self) -> tuple[KvStore, str, str]:
+    def _kv(self) -> tuple[KvReads, str, str]:
         if self._services.kv is None:
             raise Refused("unavailable", "there is no key-value store")
         return self._services.kv, self.call.context.tenant, self.call.plugin
@@ -792,7 +792,7 @@ ADAPTERS: dict[str, Adapter] = {"1.0": _code_1_0, "1.1": str}
 _STORE = "the key-value store"
 
 
-def _told_as(error: KeelstoneError) -> str:
+def told_as(error: KeelstoneError) -> str:
     """The failure code that stands for an error of the platform's own."""
     for kind, code in _TOLD.items():
         if isinstance(error, kind):

@@ -7,8 +7,12 @@ all its hooks, for a rest that doubles each time and is forgiven slowly (on a bu
 late without having done anything). What has to wait for the outside is moved by the hook.
 Nothing that leaves the platform can happen in place, so the same call is repeated in a thread unseen.
 
-How fast a guest may call the host follows from its calls too. One that is not known yet goes a little slowly
-until some of its calls have ended well, and one that has flooded the host goes very slowly for a while.
+One that is not known yet runs in a process of its own (sandbox.guest_process) until some of its calls have ended
+well, and so does, for a while, one that has flooded the host or with which that process has ended: whatever it does
+there, it takes neither the interpreter nor the loop from anybody.
+
+How fast a guest may call the host follows from its calls too. One that is not known yet goes a little slowly, and one
+that has flooded the host goes very slowly for a while.
 """
 
 from __future__ import annotations
@@ -34,14 +38,19 @@ ROOM_KB = 1_024
 class Placement:
     """What is known of one guest's calls. Times in microseconds; ``clock`` gives monotonic seconds."""
 
-    __slots__ = ("_calls", "_clock", "_penance", "_penance_until", "_rest", "_slow", "_until", "_waiting")
+    __slots__ = (
+        "_apart", "_apart_until", "_calls", "_clock", "_known", "_penance", "_penance_until", "_rest", "_slow",
+        "_until", "_waiting",
+    )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._calls = self._slow = 0
+        self._known = False
         self._until = 0.0
         self._rest = FIRST_REST
         self._penance, self._penance_until = FIRST_PENANCE, 0.0
+        self._apart, self._apart_until = FIRST_PENANCE, 0.0
         self._waiting: dict[str, float] = {}
 
     def in_place(self, hook: str) -> bool:
@@ -50,8 +59,8 @@ class Placement:
             return False
         if self._until and self._clock() < self._until:
             return False
-        if self._penitent():
-            # On the event loop nobody can be made to wait.
+        if self._penitent() or self._suspect():
+            # On the event loop nobody can be made to wait, and what ended a process would end the platform.
             return False
         return not self._waiting or self._clock() >= self._waiting.get(hook, 0.0)
 
@@ -60,6 +69,8 @@ class Placement:
         self._calls += 1
         if micros >= SHORT_US:
             self._slow += 1
+        if self._calls >= LEAST_CALLS:
+            self._known = True
         if self._calls >= WINDOW:
             self._calls //= 2
             self._slow //= 2
@@ -77,6 +88,18 @@ class Placement:
         self._penance_until = self._clock() + self._penance
         self._penance = min(self._penance * 2, LONGEST_REST)
 
+    def broke(self) -> None:
+        """The process ended while a call was in it: the guest's next ones stay there, for a time that doubles.
+
+        It may have been another's doing that was in it as well; that costs this one a little time.
+        """
+        self._apart_until = self._clock() + self._apart
+        self._apart = min(self._apart * 2, LONGEST_REST)
+
+    def apart(self) -> bool:
+        """Whether the next call belongs in a process of its own."""
+        return not self._known or self._penitent() or self._suspect()
+
     def pace(self) -> Pace:
         """How fast the next call may call the host."""
         if self._penitent():
@@ -85,6 +108,9 @@ class Placement:
 
     def _penitent(self) -> bool:
         return bool(self._penance_until) and self._clock() < self._penance_until
+
+    def _suspect(self) -> bool:
+        return bool(self._apart_until) and self._clock() < self._apart_until
 
     def waits(self, hook: str) -> None:
         """A call in place of this hook had to wait for the outside, as it will again."""

@@ -3,64 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from kernel.errors import BulkheadFull
+from kernel.errors import BulkheadFull, KeelstoneError
 from kernel.manifest import PluginManifest
 from kernel.ports import GuestCall, GuestResult, LogLine
 from kernel.settings import Settings
 from sandbox.binary import outline
-from sandbox.calltime import ThreadTime
 from sandbox.contract import check_imports
-from sandbox.errors import (
-    BadComponent,
-    GuestCancelled,
-    GuestInputTooLarge,
-    GuestMemoryLimit,
-    GuestTimeLimit,
-    NeedsThread,
-    SandboxError,
-)
+from sandbox.engine import EngineShape
+from sandbox.errors import BadComponent, GuestInputTooLarge, GuestMemoryLimit, GuestTimeLimit, NeedsThread, SandboxError
 from sandbox.guest import Guest
+from sandbox.guest_process.keeper import GuestProcess
 from sandbox.hostcalls import HostCalls, HostServices
 from sandbox.lanes.answers import Outcome
 from sandbox.live import LiveInstances, Seat
 from sandbox.placement import IN_PLACE_SECONDS, stack_is_large_enough
 from sandbox.policy import EffectiveLimits, LimitBook, effective_limits
-from sandbox.pool import WorkerPool
+from sandbox.running import GuestThreads, run_guest, seconds_left
 from sandbox.schemas import check_event_schema
-from sandbox.shelf import Shelf, meters_fuel
+from sandbox.shelf import Shelves, metering
 
 LogSink = Callable[[GuestCall, LogLine], None]
 """Takes every line that a guest wrote, whether its call succeeded or not."""
-
-_log = logging.getLogger("keelstone.sandbox")
-_NEVER = float("inf")
 
 
 class SandboxRuntime:
     """Implements :class:`kernel.ports.GuestRuntime`. One per process."""
 
-    def __init__(self, settings: Settings, artifacts: Path, services: HostServices, log: LogSink | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        artifacts: Path,
+        services: HostServices,
+        log: LogSink | None = None,
+        *,
+        apart: bool = False,
+    ) -> None:
+        """``apart`` says that guests that are not known yet run in a process of their own."""
         self._settings = settings
         self._services = services
         self._log_sink = log
-        # Where every call is metered, nothing is compiled for an engine that does not count.
-        always = settings.sandbox_caps.fuel is not None
-        self._shelf = Shelf(settings, artifacts, fuel=always)
-        self._metered = Shelf(settings, artifacts, fuel=True) if meters_fuel(settings) and not always else None
-        self._shelves = [shelf for shelf in (self._shelf, self._metered) if shelf is not None]
-        self._pool = WorkerPool(settings.sandbox_threads)
+        shape, lane = EngineShape.of(settings), None if settings.sandbox_lane == "auto" else settings.sandbox_lane
+        self._shelves = Shelves(shape, artifacts, lane, metering(settings))
+        self._threads = GuestThreads(settings.sandbox_threads)
+        self._process = GuestProcess(settings, artifacts, services) if apart else None
         self._compiling = asyncio.Lock()
         self._under_way: Counter[tuple[str, str, bool]] = Counter()
-        self._hosts: set[HostCalls] = set()
         # Half of the pool at most: fresh calls must always find room.
         self._live = LiveInstances(settings.sandbox_slots // 2)
         self._limits = LimitBook(settings, services.plan_of)
@@ -97,39 +89,40 @@ class SandboxRuntime:
             )
         for declared in manifest.events.declares:
             check_event_schema(declared.type, declared.data, manifest.id)
+        if self._process is not None:
+            self._process.expect()
         async with self._compiling:
-            for shelf in self._shelves:
-                guest = await shelf.make(digest, component, manifest)
+            guest = await self._shelves.make(digest, component, manifest)
         # wasmtime's own list of imports is the one that counts; ours spared compiling.
         check_imports(guest.imports, manifest)
 
     def prepared(self, digest: str) -> bool:
         """Whether the compiled artifact is at hand."""
-        return all(shelf.has(digest) for shelf in self._shelves)
+        return self._shelves.has(digest)
 
     async def call(self, call: GuestCall) -> GuestResult:
         """Run one call. Raises SandboxError's subclasses, each with what the call had used, and BulkheadFull."""
         tenant = call.context.tenant
         limits = self._limits.known(call.manifest, tenant) or await self._limits.of(call.manifest, tenant)
-        shelf = self._shelf if limits.fuel is None or self._metered is None else self._metered
+        shelf = self._shelves.of(limits)
         guest = shelf.get(call.digest) or await shelf.load(call.digest)
         if len(call.payload) * 4 > limits.input:
             _check_input(call, limits)
-        seat = self._live.seat(call) if call.manifest.isolation == "tenant" else None
+        seat = self._seat(call, guest) if call.manifest.isolation == "tenant" else None
         if guest.placement.in_place(call.hook) and (seat is None or seat.warm(call)) and self._may_run_here():
             host = HostCalls(call, limits, self._services)
             host.in_place = True
             try:
-                outcome = _run(guest, host, seat, IN_PLACE_SECONDS)
+                outcome = run_guest(guest, host, seat, IN_PLACE_SECONDS)
             except NeedsThread:
                 guest.placement.waits(call.hook)
             except GuestTimeLimit:
-                if _seconds(host) < IN_PLACE_SECONDS:
-                    self._tell(host)
+                if seconds_left(host) < IN_PLACE_SECONDS:
+                    self._tell(call, host.logs)
                     raise
                 guest.placement.overran()
             except BaseException:
-                self._tell(host)
+                self._tell(call, host.logs)
                 raise
             else:
                 guest.placement.note(outcome.wall_us)
@@ -147,36 +140,52 @@ class SandboxRuntime:
                 fix="Try again, or raise limits.concurrency in plugin.toml.",
                 extra={"limit": "concurrency", "allowed": limits.concurrency, "used": self._under_way[key]},
             )
-        host = HostCalls(call, limits, self._services, asyncio.get_running_loop())
-        host.pace = guest.placement.pace()
         self._under_way[key] += 1
-        self._hosts.add(host)
         try:
-            if seat is None:
-                outcome, cpu_us = await self._pool.submit(call.plugin, partial(_run_in_thread, guest, host, None))
-            else:
-                async with seat.turn:
-                    outcome, cpu_us = await self._pool.submit(call.plugin, partial(_run_in_thread, guest, host, seat))
-        except asyncio.CancelledError:
-            # The guest cannot be stopped at once, but its next host call ends it and nothing is saved.
-            host.cancel()
-            self._tell(host)
-            raise
-        except BaseException:
-            self._tell(host)
-            raise
+            if self._process is not None and guest.placement.apart():
+                return await self._run_apart(self._process, guest, call, limits)
+            return await self._run_in_thread(guest, call, limits, seat)
         finally:
-            self._hosts.discard(host)
             self._under_way[key] -= 1
             if not self._under_way[key]:
                 del self._under_way[key]
+
+    def _seat(self, call: GuestCall, guest: Guest) -> Seat | None:
+        """The place of the tenant's instance, unless that is in the other process."""
+        return None if self._process is not None and guest.placement.apart() else self._live.seat(call)
+
+    async def _run_in_thread(
+        self, guest: Guest, call: GuestCall, limits: EffectiveLimits, seat: Seat | None
+    ) -> GuestResult:
+        host = HostCalls(call, limits, self._services, asyncio.get_running_loop())
+        host.pace = guest.placement.pace()
+        try:
+            outcome, cpu_us = await self._threads.run(guest, host, seat)
+        except BaseException:
+            self._tell(call, host.logs)
+            raise
         # Not its wall time: on a busy machine that says more about the machine than about the guest.
         guest.placement.note(cpu_us)
         return self._result(host, outcome, cpu_us)
 
+    async def _run_apart(
+        self, process: GuestProcess, guest: Guest, call: GuestCall, limits: EffectiveLimits
+    ) -> GuestResult:
+        ran = await process.run(call, limits, guest.placement.pace())
+        if ran.flooded:
+            guest.placement.flooded()
+        if ran.ended:
+            guest.placement.broke()
+        if isinstance(ran.answer, KeelstoneError):
+            self._tell(call, ran.logs)
+            raise ran.answer
+        guest.placement.note(ran.answer.usage.cpu_us)
+        self._tell(call, ran.answer.logs)
+        return ran.answer
+
     def _result(self, host: HostCalls, outcome: Outcome, cpu_us: int) -> GuestResult:
         if host.logs:
-            self._tell(host)
+            self._tell(host.call, host.logs)
         return GuestResult(
             output=outcome.output,
             effects=host.effects,
@@ -192,27 +201,27 @@ class SandboxRuntime:
             found = self._stacks[thread] = self._settings.sandbox_in_place and stack_is_large_enough()
         return found
 
-    def _tell(self, host: HostCalls) -> None:
+    def _tell(self, call: GuestCall, lines: Iterable[LogLine]) -> None:
         if self._log_sink is not None:
-            for line in tuple(host.logs):
-                self._log_sink(host.call, line)
+            for line in tuple(lines):
+                self._log_sink(call, line)
 
     async def forget(self, digest: str) -> None:
         """Delete the compiled artifact. Calls under way keep theirs."""
         self._live.forget(digest)
-        for shelf in self._shelves:
-            await shelf.forget(digest)
+        if self._process is not None:
+            self._process.forget(digest)
+        await self._shelves.forget(digest)
 
     async def close(self) -> None:
-        """End the calls under way and stop the threads."""
-        for host in tuple(self._hosts):
-            host.cancel()
-        for shelf in self._shelves:
-            shelf.engine.interrupt_all()
-        await asyncio.to_thread(self._pool.close)
+        """End the calls under way, the threads and the process."""
+        self._threads.cancel()
+        self._shelves.interrupt()
+        if self._process is not None:
+            await self._process.close()
+        await asyncio.to_thread(self._threads.close)
         self._live.close()
-        for shelf in self._shelves:
-            await asyncio.to_thread(shelf.close)
+        await asyncio.to_thread(self._shelves.close)
 
 
 def _check_input(call: GuestCall, limits: EffectiveLimits) -> None:
@@ -228,67 +237,3 @@ def _check_input(call: GuestCall, limits: EffectiveLimits) -> None:
             fix="Send less, or raise limits.input_kb in plugin.toml.",
             extra={"limit": "input", "allowed": limits.input, "used": size},
         )
-
-
-def _seconds(host: HostCalls) -> float:
-    """What is left of the call's time: its own limit, or less if the request has less."""
-    most = host.limits.time_ms / 1_000
-    context = host.call.context
-    return most if context.deadline == _NEVER else min(most, context.remaining())
-
-
-def _run_in_thread(guest: Guest, host: HostCalls, seat: Seat | None) -> tuple[Outcome, int]:
-    began = time.thread_time_ns()
-    host.time = ThreadTime()
-    guest.engine.keep_exact()
-    try:
-        outcome = _run(guest, host, seat, _NEVER)
-    except SandboxError as error:
-        if error.usage is not None:
-            error.usage = replace(error.usage, cpu_us=(time.thread_time_ns() - began) // 1_000)
-        raise
-    finally:
-        guest.engine.let_loose()
-    return outcome, (time.thread_time_ns() - began) // 1_000
-
-
-def _run(guest: Guest, host: HostCalls, seat: Seat | None, most: float) -> Outcome:
-    """One call within what is left of its time and ``most`` seconds, wherever it was decided to run."""
-    call = host.call
-    if host.cancelled:
-        raise GuestCancelled("The call was given up before it ran.", plugin=call.plugin, hook=call.hook)
-    seconds = min(_seconds(host), most)
-    if seconds <= 0:
-        raise GuestTimeLimit(
-            "The request's time was over before the plugin could run.",
-            plugin=call.plugin,
-            hook=call.hook,
-            tenant=call.context.tenant,
-            expected="some of the request's deadline left",
-            found="none",
-            fix="The platform is busy: try again, or raise KEELSTONE_SANDBOX_THREADS.",
-        )
-    began = time.perf_counter_ns()
-    try:
-        if seat is None:
-            return guest.run(call.hook, call.payload, host, seconds)
-        return seat.run(guest, host, seconds)
-    except SandboxError as error:
-        wall_us = (time.perf_counter_ns() - began) // 1_000
-        error.usage = host.usage(wall_us, wall_us, error.usage.memory_bytes if error.usage else 0)
-        error.recording = host.recording
-        raise
-    except Exception as error:
-        _log.exception("the sandbox failed a call of %s", call.plugin)
-        raise SandboxError(
-            "The sandbox itself failed.",
-            plugin=call.plugin,
-            hook=call.hook,
-            tenant=call.context.tenant,
-            found=f"{type(error).__name__}: {error}",
-            fix="This is a defect of the platform; its log has the details.",
-        ) from error
-    finally:
-        if host.flooded:
-            guest.placement.flooded()
-        host.finish()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kernel.adapters.sql import SqlDatabase
-from tests.hostile.door import Door, open_door
+from tests.hostile.door import Door, open_door, shape_of
 
 Opener = Callable[..., AbstractAsyncContextManager[Door]]
 
@@ -36,9 +36,9 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["auto", "package"])
+@pytest.fixture(params=["auto", "package", "apart"])
 def lane(request: pytest.FixtureRequest) -> str:
-    """Nothing here depends on which way into wasmtime is taken."""
+    """Nothing here depends on which way into wasmtime is taken, nor on whose process it is."""
     return str(request.param)
 
 
@@ -47,7 +47,7 @@ def doors(hostile_home: Path, migrated: Path, tmp_path: Path, lane: str) -> Open
     """Opens a door with the given settings: ``async with doors(sandbox_threads=4) as door``."""
 
     def opened(**changes: Any) -> AbstractAsyncContextManager[Door]:
-        return open_door(hostile_home, migrated, tmp_path, **({"sandbox_lane": lane} | changes))
+        return open_door(hostile_home, migrated, tmp_path, **(shape_of(lane) | changes))
 
     return opened
 

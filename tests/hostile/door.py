@@ -99,6 +99,11 @@ def _others() -> set[asyncio.Task[Any]]:
     return asyncio.all_tasks() - {asyncio.current_task()}
 
 
+def shape_of(lane: str) -> dict[str, Any]:
+    """The settings for one of the ways in which guests run."""
+    return {"sandbox_lane": "auto" if lane == "apart" else lane, "sandbox_guest_process": lane == "apart"}
+
+
 @asynccontextmanager
 async def open_door(
     home: Path,

@@ -14,7 +14,7 @@ from kernel.errors import GuestFailure
 from kernel.manifest import PluginManifest
 from tests.hostile.conftest import Opener
 from tests.hostile.corpus import manifest_of
-from tests.hostile.door import Door, open_door
+from tests.hostile.door import Door, open_door, shape_of
 from tests.hostile.probes import spy
 from tests.hostile.text import compiled
 
@@ -80,7 +80,7 @@ async def play(door: Door, manifest: PluginManifest, script: list[tuple[str, str
         assert line.message in known[tenant].marks | {"begin---"}
 
 
-@pytest.mark.parametrize("lane", ["auto", "package"])
+@pytest.mark.parametrize("lane", ["auto", "package", "apart"])
 @pytest.mark.parametrize("isolation", ["call", "tenant"])
 def test_a_guest_finds_what_is_its_tenants_and_nothing_else(
     hostile_home: Path, migrated: Path, tmp_path: Path, lane: str, isolation: str
@@ -94,7 +94,7 @@ def test_a_guest_finds_what_is_its_tenants_and_nothing_else(
         async def one() -> None:
             scratch = tmp_path / str(next(runs))
             scratch.mkdir()
-            async with open_door(hostile_home, migrated, scratch, sandbox_lane=lane) as door:
+            async with open_door(hostile_home, migrated, scratch, **shape_of(lane)) as door:
                 await play(door, manifest, script)
 
         asyncio.run(one())

@@ -94,7 +94,7 @@ async def test_a_damaged_artifact_is_refused_and_made_again(
     damage(artifact)
     async with opened(home=tmp_path) as box:
         with pytest.raises(errors.ArtifactMissing):
-            await box.runtime._shelf.load(digest)
+            await box.runtime._shelves._usual.load(digest)
         await box.runtime.prepare(digest, bytes_of("echo"), make_manifest())
         assert (await box.run("echo", GOOD)).output == GOOD
 
@@ -111,7 +111,7 @@ async def test_an_artifact_of_another_component_is_refused(opened, tmp_path, dig
         )
     async with opened(home=tmp_path) as box:
         with pytest.raises(errors.ArtifactMissing):
-            await box.runtime._shelf.load(digest)
+            await box.runtime._shelves._usual.load(digest)
 
 
 async def test_a_call_of_an_unprepared_component_says_so(box, make_manifest):

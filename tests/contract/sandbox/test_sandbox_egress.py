@@ -15,7 +15,8 @@ from cryptography.x509.oid import NameOID
 from sandbox_server import http, serving
 
 from kernel.manifest import HttpCapability
-from sandbox.egress import Egress, EgressRefused, EgressRequest
+from sandbox.egress import Egress
+from sandbox.outgoing import EgressRefused, EgressRequest
 
 
 @pytest.fixture

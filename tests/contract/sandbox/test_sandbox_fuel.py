@@ -10,7 +10,7 @@ from sandbox import errors
 
 
 async def test_without_a_metering_plan_there_is_one_engine(box):
-    assert box.runtime._metered is None
+    assert box.runtime._shelves._metered is None
     assert (await box.run("echo", '{"a":1}')).output == '{"a":1}'
 
 

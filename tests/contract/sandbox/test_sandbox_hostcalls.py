@@ -61,7 +61,7 @@ async def test_a_guest_that_floods_the_host_is_slowed_down_and_one_that_does_not
         await box.run("host", "Lagain", manifest=few)
     await box.run("echo", manifest=few)
     paces = [
-        box.runtime._shelf.get(hashlib.sha256(bytes_of(guest)).hexdigest()).placement.pace()
+        box.runtime._shelves._usual.get(hashlib.sha256(bytes_of(guest)).hexdigest()).placement.pace()
         for guest in ("host", "echo")
     ]
     assert paces == [FLOODERS_PACE, STRANGERS_PACE]

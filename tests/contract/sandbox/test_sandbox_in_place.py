@@ -13,9 +13,11 @@ from kernel.ports import GuestCall
 from sandbox import errors
 from sandbox.placement import LEAST_CALLS
 
+pytestmark = pytest.mark.lanes("fast", "package")
+
 
 def placement(box, bytes_of, guest):
-    return box.runtime._shelf.get(hashlib.sha256(bytes_of(guest)).hexdigest()).placement
+    return box.runtime._shelves._usual.get(hashlib.sha256(bytes_of(guest)).hexdigest()).placement
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sandbox_server import http, serving
 
 from kernel.manifest import HttpCapability, SecretsCapability
-from sandbox.egress import Egress, EgressRefused, EgressRequest
+from sandbox.egress import Egress
+from sandbox.outgoing import EgressRefused, EgressRequest
 from sandbox.secrets import SHORTEST, CallSecrets, Masker
 
 WHY = "needed by the tests"

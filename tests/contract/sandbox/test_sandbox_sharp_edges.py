@@ -209,11 +209,12 @@ async def test_a_live_instance_gets_a_deadline_for_each_call_and_not_for_its_lif
     assert (await box.run("echo", GOOD, manifest=live)).output == GOOD
 
 
+@pytest.mark.lanes("fast", "package")
 async def test_a_call_after_the_clock_has_slept_has_its_whole_time(box: Any, make_manifest: Any) -> None:
     patient = make_manifest(limits={"time_ms": 5_000})
     for _ in range(2):
         assert (await box.run("echo", GOOD, manifest=patient)).output == GOOD
-        engine = box.runtime._shelf.engine
+        engine = box.runtime._shelves._usual.engine
         while engine._wake.is_set():  # noqa: ASYNC110 - a clock tells nobody that it sleeps
             await asyncio.sleep(0.05)
 
@@ -228,6 +229,7 @@ class _Stalling(dict[str, Any]):
     __getitem__ = get
 
 
+@pytest.mark.lanes("fast", "package")
 async def test_a_guest_is_not_ended_for_turns_that_its_thread_was_not_given(box: Any, make_manifest: Any) -> None:
     brief = make_manifest(limits={"time_ms": 150})
     settings = _Stalling(greeting="hi")
@@ -249,6 +251,7 @@ async def test_what_a_guest_waited_for_is_its_own_time(box: Any, make_manifest: 
     assert found in {"!deadline", "interrupted"}
 
 
+@pytest.mark.lanes("fast", "package")
 async def test_no_more_than_a_bound_is_given_back(box: Any, make_manifest: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("sandbox.calltime.MOST_GIVEN", 0.1)
     with pytest.raises(errors.GuestTimeLimit, match="was interrupted"):
@@ -260,10 +263,11 @@ async def test_no_more_than_a_bound_is_given_back(box: Any, make_manifest: Any, 
         )
 
 
+@pytest.mark.lanes("fast", "package")
 async def test_a_clock_that_gets_no_turn_for_long_still_ends_the_call(box: Any, make_manifest: Any) -> None:
     def starve() -> None:
         # Longer than the call's time and the clock's own patience together.
-        with box.runtime._shelf.engine._lock:
+        with box.runtime._shelves._usual.engine._lock:
             time.sleep(1.5)
 
     brief = make_manifest(limits={"time_ms": 100})

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from kernel.manifest import HttpCapability, Limits
 from kernel.settings import Settings
 from sandbox.addresses import is_public
-from sandbox.egress import Egress, EgressRefused, EgressRequest
+from sandbox.egress import Egress
+from sandbox.outgoing import EgressRefused, EgressRequest
 from sandbox.policy import effective_limits
 from sandbox.schemas import EventSchemaRefused, check_event_schema, problem_with
 
