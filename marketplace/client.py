@@ -29,7 +29,7 @@ from marketplace.index import Index, checked_id, entry_of, index_path, read_inde
 from marketplace.jobs import read_lists
 from marketplace.log.key import KEYS_TARGET, LogKeys, read_log_keys
 from marketplace.log.note import VerifierKey
-from marketplace.mirror.evidence import backing_of, paths_of
+from marketplace.mirror.evidence import backing_of, evidence_of, paths_of
 from marketplace.namespaces import target_path
 from marketplace.package import DEFAULT_MAX_BYTES, read_package, whole_package
 from marketplace.revocations import REVOCATIONS_TARGET, read_revocations
@@ -121,8 +121,8 @@ class MarketplaceClient:
 
     async def stand_behind(self, plugins: Sequence[str]) -> dict[str, ReleaseOrigin | KeelstoneError]:
         """Who would stand behind a release of each that came now, or why that cannot be told. Left out is what is not
-        here, and what a mirror brought: the log of where it was published says it. Raises VerificationFailed or
-        BackendUnavailable."""
+        here. Of what a mirror brought, the log of where it was published says it, as far as the mirror has followed
+        that. Raises VerificationFailed or BackendUnavailable."""
         return await asyncio.to_thread(self._stand_behind, plugins)
 
     async def await_revocations(self, known: int) -> int:
@@ -179,8 +179,7 @@ class MarketplaceClient:
             for plugin in plugins:
                 try:
                     index = self._read_index(updater, checked_id(plugin))
-                    if index.mirrored is None:
-                        found[plugin] = self._present_owner(updater, index)
+                    found[plugin] = self._present_owner(updater, index)
                 except NotFound:
                     continue
                 except BackendUnavailable:
@@ -192,13 +191,20 @@ class MarketplaceClient:
     def _present_owner(self, updater: Updater, index: Index) -> ReleaseOrigin:
         publisher = index.plugin.partition("/")[0]
         held, keys = (self._trusted.target(updater, path) for path in (target_path(publisher), KEYS_TARGET))
+        for path in paths_of(index):
+            self._trusted.target(updater, path)
         follower = self._follower(read_log_keys(keys or b""))
-        if held is not None:
+        # The key sets of what was published elsewhere are in the log of there.
+        if held is not None and index.mirrored is None:
             follower.fetch_entries(places_of(held))
-        key_sets = self._key_sets(self._trusted.walker(), publisher)
+        walker = self._trusted.walker()
+        key_sets, evidence = self._key_sets(walker, publisher), evidence_of(walker, index)
         # Whatever comes next is logged after everything that is there.
         now = datetime.fromtimestamp(self._now(), UTC).isoformat()
-        counted = key_sets.in_force(sys.maxsize, now, follower.kept_entry)
+        if evidence is not None:
+            counted = evidence.present(key_sets, now)
+        else:
+            counted = key_sets.in_force(sys.maxsize, now, follower.kept_entry)
         return origin_of(counted, list(counted.key_set.keys), index)
 
     def _index(self, plugin: str) -> Index:

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from kernel.errors import KeelstoneError
@@ -145,19 +146,10 @@ class Evidence:
 
         Raises VerificationFailed if the upstream had other keys.
         """
-        deeper, walker = self._deeper, self._walker
-        if deeper is not None:
-            return deeper.in_force(key_sets, version)
-        theirs = walker.key_sets(key_sets.publisher)
-        if not key_sets.extends(theirs):
-            raise VerificationFailed(
-                "upstream",
-                f"the keys of {key_sets.publisher} here are not those that {self.upstream} had.",
-                plugin=self.own.plugin,
-                expected=f"key set v{theirs.newest.version}, sha256 {theirs.newest.digest[:16]}, or what follows it",
-                found=f"key set v{key_sets.newest.version}, sha256 {key_sets.newest.digest[:16]}",
-                fix="Tell the operators of both marketplaces.",
-            )
+        if self._deeper is not None:
+            return self._deeper.in_force(key_sets, version)
+        walker = self._walker
+        self._refuse_other_keys(key_sets)
         keys = walker.log_keys()
         proof, _ = self._proof(keys, version)
         index = walker.index(self.own.plugin)
@@ -172,6 +164,14 @@ class Evidence:
             return counted
         said = release.provenance
         return by_job(index.plugin, said, index.jobs, proof.index, at, key_sets, counted, entry, walker.walk.add)
+
+    def present(self, key_sets: Succession, at: str) -> InForce:
+        """Which of the site's ``key_sets`` counts for what the upstream logs next, at ``at`` (ISO 8601, UTC). Raises
+        VerificationFailed as :meth:`in_force`, and if its log does not have one of them."""
+        if self._deeper is not None:
+            return self._deeper.present(key_sets, at)
+        self._refuse_other_keys(key_sets)
+        return key_sets.in_force(sys.maxsize, at, partial(self._entry, keys=self._walker.log_keys()))
 
     def prove(self, package: Package, counted: InForce, walk: Walk) -> None:
         """Check a package along the upstream's own chain, adding its links to ``walk``. Raises VerificationFailed."""
@@ -209,6 +209,19 @@ class Evidence:
     def _deeper(self) -> Evidence | None:
         """The evidence behind it, where the upstream is a mirror itself."""
         return evidence_of(self._walker, self._walker.index(self.own.plugin), self.key_proofs, self.depth + 1)
+
+    def _refuse_other_keys(self, key_sets: Succession) -> None:
+        """Raise VerificationFailed if the upstream had other keys than the site says."""
+        theirs = self._walker.key_sets(key_sets.publisher)
+        if not key_sets.extends(theirs):
+            raise VerificationFailed(
+                "upstream",
+                f"the keys of {key_sets.publisher} here are not those that {self.upstream} had.",
+                plugin=self.own.plugin,
+                expected=f"key set v{theirs.newest.version}, sha256 {theirs.newest.digest[:16]}, or what follows it",
+                found=f"key set v{key_sets.newest.version}, sha256 {key_sets.newest.digest[:16]}",
+                fix="Tell the operators of both marketplaces.",
+            )
 
     def _entry(self, place: int, keys: LogKeys) -> Entry:
         """An entry of the upstream's log: of a key set, or of what lets a CI job release."""

@@ -30,6 +30,7 @@ from marketplace.namespaces import make_key_set, propose, sign_proposal
 from marketplace.registry import Registry
 from marketplace.signing import sign_yank
 from marketplace.transport import RegistryTransport
+from plugin_sdk.services import ReleaseOrigin
 from tests.support.sites import Site, fork_of, published
 
 Make = Callable[..., Any]
@@ -65,6 +66,19 @@ async def gap(central: Registry, site: Site, tmp_path: Path) -> Gap:
 
 
 # ------------------------------------------------------------- the good way
+
+
+async def test_a_new_owner_comes_in_a_bundle_without_a_release(
+    gap: Gap, site: Site, central: Registry, key: SigningKey, tmp_path: Path
+) -> None:
+    await gap.bring(gap.export())
+    client, buyer = site.client(tmp_path / "cache"), generate_key()
+    proposed = propose(central.reader.key_set("acme"), [buyer.public], threshold=1, owner="Globex Ltd")
+    await central.register_namespace(sign_proposal(proposed, [key, buyer]))
+    await gap.bring(gap.export())
+    found = (await client.stand_behind(["acme/guard"]))["acme/guard"]
+    assert isinstance(found, ReleaseOrigin)
+    assert (found.owner, found.signers) == (2, (buyer.id,))
 
 
 async def test_a_bundle_brings_releases_that_platforms_verify_from_the_sites_own_root(

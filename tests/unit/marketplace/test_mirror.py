@@ -26,6 +26,7 @@ from marketplace.registry.upstreams import AddUpstream
 from marketplace.signing import sign_deprecation, sign_yank
 from marketplace.transport import RegistryTransport
 from marketplace.tuf_repository import RepositoryKeys
+from plugin_sdk.services import ReleaseOrigin
 from tests.support.sites import URL, Site, published
 
 Make = Callable[..., Any]
@@ -210,6 +211,53 @@ async def test_new_keys_without_a_release_reach_the_site_and_a_stolen_one_counts
     with pytest.raises(VerificationFailed) as caught:
         await client.fetch("acme/guard", "1.1.0")
     assert caught.value.link == "signature"
+
+
+async def test_a_new_owner_upstream_is_told_to_platforms_of_the_mirror_and_of_a_mirror_of_it(
+    site: Site, central: Registry, make_release: Make, key: SigningKey, tmp_path: Path, clock: Any
+) -> None:
+    await site.follow()
+    await site.sync()
+    outer = Site(tmp_path / "outer", site.registry, clock)
+    await outer.follow()
+    await outer.sync()
+    clients = [site.client(tmp_path / "near"), outer.client(tmp_path / "far")]
+    for client in clients:
+        first = (await client.stand_behind(["acme/guard"]))["acme/guard"]
+        assert isinstance(first, ReleaseOrigin)
+        assert (first.owner, first.owned_since) == (1, None)
+    buyer = generate_key()
+    proposed = propose(central.reader.key_set("acme"), [buyer.public], threshold=1, owner="Globex Ltd")
+    await central.register_namespace(sign_proposal(proposed, [key, buyer]))
+    sold = clock.now()
+    clock.advance(1)
+    # No release comes with it, and the moment is that of the upstream's log and not when the mirrors heard of it.
+    await site.sync()
+    await outer.sync()
+    for client in clients:
+        found = (await client.stand_behind(["acme/guard"]))["acme/guard"]
+        assert isinstance(found, ReleaseOrigin)
+        assert (found.owner, found.signers, found.recovered) == (2, (buyer.id,), False)
+        assert found.owned_since is not None
+        assert found.owned_since.timestamp() <= sold + 1
+        running = (await client.fetch("acme/guard", "1.0.0")).origin
+        assert running is not None
+        assert running.owner == 1, "what runs came from the owner before"
+    await outer.registry.close()
+
+
+async def test_a_recovery_upstream_is_told_to_platforms_of_the_mirror(
+    site: Site, central: Registry, tmp_path: Path
+) -> None:
+    await site.follow()
+    await site.sync()
+    fresh = generate_key()
+    proposed = propose(central.reader.key_set("acme"), [fresh.public], threshold=1)
+    await central.recover_namespace(sign_proposal(proposed, [fresh]), "Their laptop burnt.")
+    await site.sync()
+    found = (await site.client(tmp_path / "cache").stand_behind(["acme/guard"]))["acme/guard"]
+    assert isinstance(found, ReleaseOrigin)
+    assert (found.owner, found.recovered, found.lineage) == (2, True, (fresh.id,))
 
 
 async def test_an_upstream_that_changes_the_key_of_its_log_is_followed_and_what_came_before_still_verifies(

@@ -13,9 +13,11 @@ from kernel.errors import NotFound
 from marketplace.errors import LogInconsistent, NamespaceMirrored, VerificationFailed
 from marketplace.index import index_path, make_index, read_index
 from marketplace.keys import SigningKey, generate_key
-from marketplace.log.entry import Entry
-from marketplace.mirror.evidence import evidence_path, read_plugin
-from marketplace.namespaces import make_key_set, propose, sign_proposal
+from marketplace.log.checkpoint import read_checkpoint
+from marketplace.log.entry import Entry, keys_entry, owner_entry
+from marketplace.log.key import KEYS_TARGET
+from marketplace.mirror.evidence import KeyProofs, evidence_path, keys_path, read_plugin
+from marketplace.namespaces import make_key_set, propose, read_key_set, sign_proposal, target_path
 from marketplace.registry import Registry
 from marketplace.registry.change import Touched
 from marketplace.signing import sign_deprecation, sign_yank
@@ -380,8 +382,6 @@ async def test_other_keys_of_a_namespace_than_were_shown_before_are_refused(
 ) -> None:
     await site.follow()
     await site.sync()
-    from marketplace.namespaces import target_path
-
     thief = make_key_set("acme", [generate_key()])
     await central.commit(Said({target_path("acme"): thief.document}))
     await published(central, make_release(version="1.2.0"))
@@ -491,8 +491,6 @@ async def test_evidence_from_another_root_than_the_pinned_one_is_refused_by_plat
 async def test_keys_that_the_site_puts_in_place_of_the_upstreams_are_refused_by_platforms(
     site: Site, central: Registry, key: SigningKey, tmp_path: Path
 ) -> None:
-    from marketplace.namespaces import target_path
-
     await site.follow()
     await site.sync(ahead=True)
     thief = make_key_set("acme", [generate_key()])
@@ -528,3 +526,45 @@ async def test_keys_that_changed_upstream_do_not_let_an_old_signer_publish_here(
     await central.register_namespace(document)
     await site.sync()
     assert list(site.registry.reader.key_set("acme").keys) == [fresh.id]
+
+
+async def test_a_new_owner_that_only_the_site_says_is_refused_by_platforms(
+    site: Site, central: Registry, tmp_path: Path
+) -> None:
+    from marketplace.succession import Step, Succession, read_succession
+
+    await site.follow()
+    await site.sync()
+    first = read_succession(target(site.registry, target_path("acme"))).steps[0]
+    fresh, at = generate_key(), "2026-11-01T00:00:00Z"
+    invented = read_key_set(sign_proposal(propose(first.key_set, [fresh.public], threshold=1), [fresh]))
+    said = keys_entry("acme", 2, invented.document, at)
+    place = read_checkpoint(site.registry.reader.log_file("checkpoint")).size
+    listed = Succession((Step(first.key_set, 0), Step(invented, place, place + 1, True)))
+    owner = owner_entry("acme", 2, said.digest, said.digest, at)
+    await site.registry.commit(Said({target_path("acme"): listed.to_bytes()}, said, owner))
+    found = (await site.client(tmp_path / "one").stand_behind(["acme/guard"]))["acme/guard"]
+    assert isinstance(found, VerificationFailed)
+    assert found.link == "upstream"
+    # Its own log has it, but that is not the log that the namespace's keys are in.
+    own = {index: site.registry.reader.log_file(f"entry/{index}") for index in (0, place, place + 1)}
+    proofs = KeyProofs(target(site.registry, KEYS_TARGET), own)
+    await site.registry.commit(Said({keys_path("acme"): proofs.to_bytes()}))
+    found = (await site.client(tmp_path / "two").stand_behind(["acme/guard"]))["acme/guard"]
+    assert isinstance(found, VerificationFailed)
+    assert found.link == "log"
+
+
+async def test_a_new_owner_whose_proof_the_site_withholds_is_no_owner_as_before(
+    site: Site, central: Registry, key: SigningKey, tmp_path: Path
+) -> None:
+    await site.follow()
+    await site.sync()
+    buyer = generate_key()
+    proposed = propose(central.reader.key_set("acme"), [buyer.public], threshold=1, owner="Globex Ltd")
+    await central.register_namespace(sign_proposal(proposed, [key, buyer]))
+    await site.sync()
+    await site.registry.commit(Said({keys_path("acme"): KeyProofs().to_bytes()}))
+    found = (await site.client(tmp_path / "cache").stand_behind(["acme/guard"]))["acme/guard"]
+    assert isinstance(found, VerificationFailed)
+    assert found.link == "upstream"
