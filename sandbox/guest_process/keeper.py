@@ -1,26 +1,19 @@
-"""The platform's side of its guest process: starts it when it is needed, hands it calls, answers it, ends it."""
+"""The platform's guest process: started when it is needed, started anew when it is gone, ended when nobody needs it."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-import os
-import sys
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel.errors import BulkheadFull
-from kernel.manifest import PluginManifest
-from kernel.ports import GuestCall, GuestResult, LogLine
+from kernel.ports import GuestCall
 from kernel.settings import Settings
-from sandbox.calltime import MOST_GIVEN
 from sandbox.engine import EngineShape
-from sandbox.errors import GuestCancelled, GuestProcessEnded, SandboxError
+from sandbox.errors import SandboxError
 from sandbox.guest_process import wire
-from sandbox.guest_process.answering import Answers, granted, offers, schemas
-from sandbox.hostcalls import HostServices, Refused
+from sandbox.guest_process.link import Link, Ran, shutting_down
+from sandbox.hostcalls import HostServices
 from sandbox.policy import EffectiveLimits, Pace
 from sandbox.shelf import metering
 
@@ -29,33 +22,8 @@ MOST_SLOTS = 64
 IDLE_SECONDS = 60.0
 """Without a call, after which the process is ended."""
 START_SECONDS = 60.0
-END_SECONDS = 5.0
-SILENT_SECONDS = 5.0
-"""After a call's time, and all that it can be given back, in which an answer must have come: otherwise the process
-has stopped, with everything in it."""
 
 _log = logging.getLogger("keelstone.sandbox")
-_HERE = str(Path(__file__).resolve().parents[2])
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a call came to. ``ended`` says that the process ended with the call in it."""
-
-    answer: GuestResult | SandboxError | BulkheadFull
-    logs: tuple[LogLine, ...] = ()
-    flooded: bool = False
-    ended: bool = False
-
-
-@dataclass(slots=True)
-class _UnderWay:
-    call: GuestCall
-    limits: EffectiveLimits
-    answers: Answers
-    future: asyncio.Future[Ran]
-    watch: asyncio.TimerHandle | None = None
-    asks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
 
 
 class GuestProcess:
@@ -74,9 +42,10 @@ class GuestProcess:
         )
         self._services = services
         self._numbers = itertools.count(1)
-        self._link: _Link | None = None
-        self._starting: asyncio.Task[_Link] | None = None
+        self._link: Link | None = None
+        self._starting: asyncio.Task[Link] | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def run(self, call: GuestCall, limits: EffectiveLimits, pace: Pace) -> Ran:
@@ -84,48 +53,53 @@ class GuestProcess:
         link = self._link
         if link is None or link.ended:
             link = await self._started()
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
+        self._stay()
         try:
             return await link.run(next(self._numbers), call, limits, pace)
         finally:
             self._rest(link)
 
-    def _rest(self, link: _Link) -> None:
+    def _stay(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _rest(self, link: Link) -> None:
         if not link.busy and self._idle is None and not self._closed:
             self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_idle, link)
 
-    def _end_idle(self, link: _Link) -> None:
+    def _end_idle(self, link: Link) -> None:
         self._idle = None
         if link is self._link and not link.busy:
             self._link = None
-            link.let_go()
+            leaving = asyncio.get_running_loop().create_task(link.close())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     def expect(self) -> None:
         """Guests are about to be called: be ready for them. Nothing is waited for."""
         if (self._link is None or self._link.ended) and not self._closed:
             self._begin_start().add_done_callback(_look_at)
 
-    def _begin_start(self) -> asyncio.Task[_Link]:
+    def _begin_start(self) -> asyncio.Task[Link]:
         if self._starting is None or self._starting.done():
             self._starting = asyncio.get_running_loop().create_task(self._start())
         return self._starting
 
-    async def _started(self) -> _Link:
+    async def _started(self) -> Link:
         starting = self._begin_start()
         # Whoever gives up leaves it to the others that wait, and to the next.
         await asyncio.wait([starting])
         if starting.cancelled():
-            raise _shutting_down()
+            raise shutting_down()
         return starting.result()
 
-    async def _start(self) -> _Link:
+    async def _start(self) -> Link:
         if self._closed:
-            raise _shutting_down()
+            raise shutting_down()
         try:
             async with asyncio.timeout(START_SECONDS):
-                link = await _Link.open(self._begin, self._services)
+                link = await Link.open(self._begin, self._services)
         except (OSError, TimeoutError, wire.Garbled) as error:
             raise SandboxError(
                 "The process that guests run in at first could not be started.",
@@ -135,6 +109,7 @@ class GuestProcess:
                 "platform's own process, where one that floods the host slows everybody.",
             ) from error
         self._link = link
+        self._stay()
         self._rest(link)
         return link
 
@@ -146,256 +121,17 @@ class GuestProcess:
     async def close(self) -> None:
         """End the process, and with it the calls in it."""
         self._closed = True
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
+        self._stay()
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         if self._link is not None:
             await self._link.close()
             self._link = None
+        await asyncio.gather(*self._leaving)
 
 
-class _Link:
-    """A process that runs, and the calls in it."""
-
-    def __init__(self, process: asyncio.subprocess.Process, services: HostServices) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process, self._services = process, services
-        self._writer, self._reader = process.stdin, process.stdout
-        self._under_way: dict[int, _UnderWay] = {}
-        # A manifest is known by its identity, which is why it must be kept alive here.
-        self._known: dict[int, PluginManifest] = {}
-        self._reading: asyncio.Task[None] | None = None
-        self._reaping: asyncio.Task[None] | None = None
-        self.ended = False
-
-    @classmethod
-    async def open(cls, begin: wire.Begin, services: HostServices) -> _Link:
-        """Start the process. Raises OSError and Garbled."""
-        # Nothing of the platform's own environment: whatever secrets lie there are none of its business.
-        environment = {"PYTHONPATH": os.pathsep.join([_HERE, *filter(None, sys.path)]), "PYTHONDONTWRITEBYTECODE": "1"}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "sandbox.guest_process",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=environment,
-            cwd=_HERE,
-            limit=1 << 20,
-        )
-        link = cls(process, services)
-        try:
-            link.send(begin)
-            body = await wire.receive(link._reader)
-            if body is None or not isinstance(wire.upward(body), wire.Ready):
-                raise wire.Garbled("it ended before it was ready")
-        except BaseException:
-            link.let_go()
-            await asyncio.shield(link._reap())
-            raise
-        link._reading = asyncio.get_running_loop().create_task(link._read())
-        return link
-
-    @property
-    def busy(self) -> bool:
-        """Whether a call is under way."""
-        return bool(self._under_way)
-
-    def send(self, message: wire.Downward) -> None:
-        """Hand a message over."""
-        self._writer.write(wire.frame(message))
-
-    async def run(self, number: int, call: GuestCall, limits: EffectiveLimits, pace: Pace) -> Ran:
-        """Run one call; ``number`` names it."""
-        loop = asyncio.get_running_loop()
-        if id(call.manifest) not in self._known:
-            self._known[id(call.manifest)] = call.manifest
-            self.send(wire.Know(id(call.manifest), call.manifest.model_dump(mode="json", exclude_unset=True)))
-        remaining = call.context.remaining()
-        self.send(
-            wire.Run(
-                number,
-                id(call.manifest),
-                call.digest,
-                call.hook,
-                call.payload,
-                call.context.tenant,
-                None if remaining == float("inf") else remaining,
-                tuple(call.grants),
-                dict(call.settings),
-                call.replay,
-                limits,
-                pace,
-                offers(call, self._services),
-                schemas(call, self._services),
-            )
-        )
-        entry = _UnderWay(call, limits, Answers(call, limits, self._services), loop.create_future())
-        self._under_way[number] = entry
-        silent = limits.time_ms / 1_000 + MOST_GIVEN + SILENT_SECONDS
-        entry.watch = loop.call_later(silent, self._stopped, entry)
-        try:
-            return await entry.future
-        except asyncio.CancelledError:
-            if number in self._under_way and not self.ended:
-                self.send(wire.GiveUp(number))
-            raise
-
-    # ------------------------------------------------------------------ what comes
-
-    async def _read(self) -> None:
-        why = "it ended"
-        try:
-            while (body := await wire.receive(self._reader)) is not None:
-                self._take(wire.upward(body))
-        except wire.Garbled as error:
-            why = f"what it said was {error}"
-        except Exception:
-            _log.exception("reading from the guest process failed")
-            why = "reading from it failed"
-        finally:
-            self._over(why)
-
-    def _take(self, message: wire.Upward) -> None:
-        match message:
-            case wire.Done(call, result, flooded):
-                if (entry := self._under_way.get(call)) is not None:
-                    _check(result, entry)
-                    self._finished(call)
-                    _settle(entry, Ran(result, flooded=flooded))
-            case wire.Failed(call, problem, usage, recording, logs, flooded):
-                entry = self._finished(call)
-                if entry is not None:
-                    asked = entry.call
-                    error = wire.error_of(problem, asked.plugin, asked.hook, asked.context.tenant)
-                    if isinstance(error, SandboxError):
-                        error.usage, error.recording = usage, recording
-                    _settle(entry, Ran(error, logs, flooded))
-            case wire.Ask(call, ask, wanted):
-                found = self._under_way.get(call)
-                if found is None:
-                    # The call is over: nobody waits for it there either.
-                    return
-                task = asyncio.get_running_loop().create_task(self._answer(found, ask, wanted))
-                found.asks[ask] = task
-                task.add_done_callback(lambda _task: found.asks.pop(ask, None))
-            case wire.Drop(ask):
-                for each in self._under_way.values():
-                    if (asked_for := each.asks.get(ask)) is not None:
-                        asked_for.cancel()
-            case wire.Ready():
-                raise wire.Garbled("ready a second time")
-
-    async def _answer(self, entry: _UnderWay, ask: int, wanted: wire.Wanted) -> None:
-        if not self.ended:
-            self.send(wire.Taken(ask))
-        try:
-            told = wire.Told(ask, await entry.answers.to(wanted))
-        except Refused as refused:
-            told = wire.Told(ask, failed=(refused.code, refused.message))
-        except Exception as error:
-            _log.warning("host call failed: %s for %s: %r", wanted.what, entry.call.plugin, error)
-            told = wire.Told(ask, failed=("unavailable", "it failed"))
-        if not self.ended:
-            self.send(told)
-
-    def _finished(self, number: int) -> _UnderWay | None:
-        entry = self._under_way.pop(number, None)
-        if entry is not None:
-            if entry.watch is not None:
-                entry.watch.cancel()
-            for task in tuple(entry.asks.values()):
-                task.cancel()
-        return entry
-
-    # ------------------------------------------------------------------ the end
-
-    def _stopped(self, entry: _UnderWay) -> None:
-        _log.error("the guest process does not answer a call of %s: it is ended", entry.call.plugin)
-        self._kill()
-
-    async def _reap(self) -> None:
-        # Asked to end, or at its end: killing it at once would take its exit code from whoever waits for that.
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
-            self._kill()
-            await self._process.wait()
-
-    def _over(self, why: str) -> None:
-        self.ended = True
-        self._writer.close()
-        self._reaping = asyncio.get_running_loop().create_task(self._reap())
-        for number in tuple(self._under_way):
-            entry = self._finished(number)
-            assert entry is not None
-            call = entry.call
-            error = GuestProcessEnded(
-                "The process that the plugin ran in is gone.",
-                plugin=call.plugin,
-                hook=call.hook,
-                tenant=call.context.tenant,
-                expected="an answer",
-                found=why,
-                fix="Try again: another is started. If it happens again with this plugin alone, it is the cause.",
-            )
-            _settle(entry, Ran(error, ended=True))
-
-    def _kill(self) -> None:
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-
-    def let_go(self) -> None:
-        """End a process that nothing runs in: it leaves by itself when nobody can speak to it any more."""
-        self._writer.close()
-
-    async def close(self) -> None:
-        """Give up the calls under way, end the process and wait for it."""
-        for number in tuple(self._under_way):
-            if (entry := self._finished(number)) is not None:
-                _settle(entry, Ran(_shutting_down(entry.call)))
-        self.let_go()
-        await self._reap()
-        if self._reading is not None:
-            await self._reading
-        if self._reaping is not None:
-            await self._reaping
-
-
-def _shutting_down(call: GuestCall | None = None) -> GuestCancelled:
-    return GuestCancelled(
-        "The call was given up: the platform is shutting down.",
-        plugin=call.plugin if call else None,
-        hook=call.hook if call else None,
-        tenant=call.context.tenant if call else None,
-    )
-
-
-def _look_at(starting: asyncio.Task[_Link]) -> None:
+def _look_at(starting: asyncio.Task[Link]) -> None:
     # Nobody may have waited; the next call tries again and tells its caller.
     if not starting.cancelled() and (error := starting.exception()) is not None:
         _log.warning("%s", error)
-
-
-def _settle(entry: _UnderWay, ran: Ran) -> None:
-    if not entry.future.done():
-        entry.future.set_result(ran)
-
-
-def _check(result: GuestResult, entry: _UnderWay) -> None:
-    """Hold a result once more against what the call may do. Raises Garbled: only a process gone wrong comes to that."""
-    call, effects = entry.call, result.effects
-    if len(result.output.encode()) > entry.limits.output:
-        raise wire.Garbled("an answer larger than the call may give")
-    if (effects.kv_writes or effects.kv_reads or effects.kv_ttl) and not granted(call, "kv"):
-        raise wire.Garbled("state of a call that may have none")
-    events = call.manifest.capabilities.events
-    may = events.emits if events is not None and granted(call, "events") else ()
-    if any(event.type not in may for event in effects.events):
-        raise wire.Garbled("an event that the call may not emit")

@@ -19,8 +19,9 @@ from kernel.events import NewEvent
 from kernel.ports import Effects, GuestCall, GuestResult, GuestUsage, KvValue, SecretSource
 from kernel.settings import Settings
 from sandbox import errors, open_runtime
-from sandbox.guest_process import keeper, wire
-from sandbox.guest_process.keeper import GuestProcess, _Link
+from sandbox.guest_process import keeper, link, wire
+from sandbox.guest_process.keeper import GuestProcess
+from sandbox.guest_process.link import Link, Ran
 from sandbox.hostcalls import HostServices
 from sandbox.outgoing import EgressRefused, EgressRequest, EgressResponse
 from sandbox.placement import LEAST_CALLS
@@ -36,7 +37,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     run = GuestProcess.run
 
-    async def spy(self: GuestProcess, call: GuestCall, *arguments: Any) -> keeper.Ran:
+    async def spy(self: GuestProcess, call: GuestCall, *arguments: Any) -> Ran:
         seen.append(call.hook)
         return await run(self, call, *arguments)
 
@@ -44,7 +45,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def link_of(box: Sandbox) -> _Link:
+def link_of(box: Sandbox) -> Link:
     process = box.runtime._process
     assert process is not None
     assert process._link is not None
@@ -122,8 +123,8 @@ async def test_a_guest_with_which_the_process_ended_stays_apart_though_it_was_kn
 async def test_a_process_that_does_not_answer_is_ended(box: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     await box.run("echo")
     pid = pid_of(box)
-    monkeypatch.setattr(keeper, "MOST_GIVEN", 0.0)
-    monkeypatch.setattr(keeper, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(link, "MOST_GIVEN", 0.0)
+    monkeypatch.setattr(link, "SILENT_SECONDS", 0.1)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(errors.GuestProcessEnded):
         await box.run("echo")
@@ -266,7 +267,7 @@ class _Impostor:
 
 @pytest.fixture
 async def impostor(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(keeper, "END_SECONDS", 0.01)
+    monkeypatch.setattr(link, "END_SECONDS", 0.01)
     return _Impostor()
 
 
@@ -280,8 +281,8 @@ def _call(grants: frozenset[str] = ALL, tenant: str = "acme") -> GuestCall:
     return GuestCall(asked.id, asked.version, "0" * 64, asked, "user_creating", "{}", Context(tenant), grants)
 
 
-async def _begin(impostor: _Impostor, call: GuestCall, services: HostServices) -> tuple[_Link, asyncio.Task[Any], int]:
-    link = _Link(impostor, services)  # type: ignore[arg-type]
+async def _begin(impostor: _Impostor, call: GuestCall, services: HostServices) -> tuple[Link, asyncio.Task[Any], int]:
+    link = Link(impostor, services)  # type: ignore[arg-type]
     link._reading = asyncio.create_task(link._read())
     limits = effective_limits(call.manifest.limits, Settings())
     task = asyncio.create_task(link.run(1, call, limits, STRANGERS_PACE))
