@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +133,9 @@ class Mirror:
         with closing(self._desk.connect(upstream.url)) as transport:
             look = _Look(upstream, transport, self._desk.folder / upstream.root[:16], self._registry.now)
             with look.trusted.session() as updater:
-                follower, changed, publishers = look.follow(updater, self._desk.plugins(upstream.root))
+                listed = self._desk.listed(upstream.root)
+                follower, changed, publishers = look.follow(updater, list(listed))
+                changed |= look.listed_otherwise(updater, listed)
                 view = look.view(follower)
                 seen = seen_of(view, "network")
                 total = Outcome(upstream.name, view.at, problems=look.doubts)
@@ -231,6 +233,15 @@ class _Look:
         plugins = {entry.plugin for entry in claims if entry.plugin is not None}
         mine = {each.partition("/")[0] for each in known}
         return follower, plugins, {e.publisher for e in claims if e.kind in ("keys", "owner")} & mine
+
+    def listed_otherwise(self, updater: Updater, listed: Mapping[str, str]) -> set[str]:
+        """The plugins whose index is another than was taken: what is verified of a publisher is not in the log."""
+        found = set()
+        for plugin, digest in listed.items():
+            info = updater.get_targetinfo(index_path(plugin)) if self.upstream.covers(plugin) else None
+            if info is not None and info.hashes.get("sha256") != digest:
+                found.add(plugin)
+        return found
 
     def _concerns(self, entry: Entry) -> bool:
         if entry.plugin is None:

@@ -134,7 +134,8 @@ class UpstreamView:
         evidence = Evidence(self.name, self.at, self.state, own, key_proofs)
         for release in kept:
             self._prove(evidence, key_sets, index, release)
-        return Index(plugin, kept, index.deprecated, index.domain, jobs=index.jobs), evidence
+        shown = Index(plugin, kept, index.deprecated, index.domain, repository=index.repository, jobs=index.jobs)
+        return shown, evidence
 
     def _prove(self, evidence: Evidence, key_sets: Succession, index: Index, release: Release) -> None:
         """That a release is logged as it is listed, and signed by the keys that counted then; its bytes need not be

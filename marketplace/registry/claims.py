@@ -52,6 +52,16 @@ mirrored_plugins = sa.Table(
     sa.Column("about", sa.JSON, nullable=False),
 )
 
+# What an upstream last listed of a plugin, by the SHA-256 of its index, and what it had verified of the publisher.
+upstream_listings = sa.Table(
+    "upstream_listings",
+    schema,
+    sa.Column("plugin", sa.Text, primary_key=True),
+    sa.Column("listed", sa.Text, nullable=False),
+    sa.Column("domain", sa.Text),
+    sa.Column("repository", sa.Text),
+)
+
 # What an upstream ended that is not here (yet): an older bundle may still bring it.
 upstream_revocations = sa.Table(
     "upstream_revocations",
@@ -150,3 +160,20 @@ def mirrored_from(connection: sa.Connection, wanted: Sequence[str]) -> Mapping[s
         query = f"SELECT plugin, about FROM mirrored_plugins WHERE plugin IN ({marks})"  # noqa: S608 - question marks only
         found |= {row.plugin: Mirrored(**orjson.loads(row.about)) for row in connection.exec_driver_sql(query, some)}
     return found
+
+
+def verified_upstream(connection: sa.Connection, wanted: Sequence[str]) -> Mapping[str, tuple[str | None, str | None]]:
+    """The domain and the repository that an upstream has verified of a plugin's publisher, by mirrored plugin."""
+    found: dict[str, tuple[str | None, str | None]] = {}
+    for some, marks in in_parts(wanted):
+        query = f"SELECT plugin, domain, repository FROM upstream_listings WHERE plugin IN ({marks})"  # noqa: S608
+        found |= {row.plugin: (row.domain, row.repository) for row in connection.exec_driver_sql(query, some)}
+    return found
+
+
+def listed_upstream(connection: sa.Connection, root: str) -> dict[str, str]:
+    """The SHA-256 of each index that was taken from an upstream, by plugin; empty where it is not known."""
+    joined = mirrored_plugins.outerjoin(upstream_listings, upstream_listings.c.plugin == mirrored_plugins.c.plugin)
+    query = sa.select(mirrored_plugins.c.plugin, upstream_listings.c.listed).select_from(joined)
+    rows = connection.execute(query.where(mirrored_plugins.c.source == root).order_by(mirrored_plugins.c.plugin))
+    return {row.plugin: row.listed or "" for row in rows}

@@ -9,7 +9,7 @@ import orjson
 import sqlalchemy as sa
 
 from marketplace.index import Deprecation, Index, Release, Yank, entry_of, index_path, make_index
-from marketplace.registry.claims import mirrored_from
+from marketplace.registry.claims import mirrored_from, verified_upstream
 from marketplace.registry.domains import domains_of
 from marketplace.registry.jobs import lists_of, provenance_of, repositories_of
 from marketplace.registry.search import Listing, Standing, downloads_of, update_listings, verified_by
@@ -101,20 +101,22 @@ def _load(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[I
                 said[plugin] = Deprecation(**advice)
     domains = domains_of(connection, sorted({plugin.partition("/")[0] for plugin in wanted}))
     origins = mirrored_from(connection, wanted)
+    theirs = verified_upstream(connection, list(origins)) if origins else {}
     proven = repositories_of(connection, sorted({plugin.partition("/")[0] for plugin in wanted}))
 
     def index_of(plugin: str) -> Index:
         publisher = plugin.partition("/")[0]
         by_jobs = any(release.provenance is not None for release in found[plugin])
         lists = jobs.get(publisher, []) if by_jobs else []
+        domain, repository = theirs.get(plugin, (None, None))
         return make_index(
             plugin,
             found[plugin],
             said.get(plugin),
-            domains.get(publisher),
+            domains.get(publisher) or domain,
             origins.get(plugin),
             lists,
-            proven.get(publisher),
+            proven.get(publisher) or repository,
         )
 
     return {plugin: (index_of(plugin), findings[plugin]) for plugin in found}

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from marketplace.advisories import ADVISORIES_TARGET, advisories_document, advisory_from_dict
 from marketplace.errors import BundleOutdated, LogInconsistent, NamespaceMirrored, VerificationFailed
-from marketplace.index import Deprecation, Index, Mirrored, Release
+from marketplace.index import Deprecation, Index, Mirrored, Release, index_path
 from marketplace.keys import SigningKey
 from marketplace.log.entry import (
     advisory_entry,
@@ -40,7 +40,15 @@ from marketplace.mirror.evidence import (
 from marketplace.namespaces import target_path
 from marketplace.registry.advisories import advisories, all_advisories
 from marketplace.registry.change import Touched
-from marketplace.registry.claims import claim, contested, mistakable, upstream_revocations, upstreams
+from marketplace.registry.claims import (
+    claim,
+    contested,
+    mistakable,
+    upstream_listings,
+    upstream_revocations,
+    upstreams,
+    verified_upstream,
+)
 from marketplace.registry.jobs import keep_provenance
 from marketplace.registry.publishers import canonical, succession_of
 from marketplace.registry.reach import all_revocations, revocation_of
@@ -215,6 +223,7 @@ class TakeUpstream:
         here = plugin in mirrored(connection, plugin)
         if not behind:
             changed |= self._deprecation(connection, now, touched, outcome, index)
+            changed |= _listed(connection, taken)
         if behind and here and changed:
             # What is here is newer: only the proofs of what it lacked are added.
             touched.put(evidence_path(plugin), joined(connection, taken.evidence, newer=False).to_bytes())
@@ -330,3 +339,14 @@ class TakeUpstream:
         signed = sign_statement(MIRRORED, {f"{plugin}@{version}" if version else plugin: digest}, predicate, self.key)
         found: Mapping[str, Any] = json.loads(signed)
         return found
+
+
+def _listed(connection: sa.Connection, taken: TakenPlugin) -> bool:
+    """Keep what the upstream lists now; whether it has verified otherwise of the publisher than it had."""
+    index, plugin = taken.index, taken.index.plugin
+    shown = taken.evidence.targets[index_path(plugin)]
+    before = verified_upstream(connection, [plugin]).get(plugin, (None, None))
+    values = {"listed": sha256_of(shown), "domain": index.domain, "repository": index.repository}
+    row = insert(upstream_listings).values(plugin=plugin, **values)
+    connection.execute(row.on_conflict_do_update(index_elements=["plugin"], set_=values))
+    return before != (index.domain, index.repository)

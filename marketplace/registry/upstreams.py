@@ -17,7 +17,15 @@ from marketplace.keys import check_publisher
 from marketplace.package import whole_package
 from marketplace.registry.blobs import DIGEST, FolderBlobs
 from marketplace.registry.change import Touched
-from marketplace.registry.claims import LOCAL, claim, mirrored_plugins, namespace_claims, source_of, upstreams
+from marketplace.registry.claims import (
+    LOCAL,
+    claim,
+    listed_upstream,
+    mirrored_plugins,
+    namespace_claims,
+    source_of,
+    upstreams,
+)
 from marketplace.registry.tables import Tables, releases
 
 if TYPE_CHECKING:
@@ -177,6 +185,11 @@ class UpstreamDesk:
         query = sa.select(mirrored_plugins.c.plugin).where(mirrored_plugins.c.source == root)
         with self._tables.read() as connection:
             return list(connection.execute(query.order_by(mirrored_plugins.c.plugin)).scalars())
+
+    def listed(self, root: str) -> dict[str, str]:
+        """The plugins that were taken from an upstream, each with the SHA-256 of the index that it had then."""
+        with self._tables.read() as connection:
+            return listed_upstream(connection, root)
 
     def source(self, publisher: str) -> str | None:
         """Where a namespace resolves: ``local``, or an upstream's root (SHA-256); None: nobody has it."""

@@ -28,6 +28,7 @@ from marketplace.mirror.exporting import Exporter, Wanted, read_wanted
 from marketplace.mirror.importing import import_bundle
 from marketplace.namespaces import make_key_set, propose, sign_proposal
 from marketplace.registry import Registry
+from marketplace.registry.domains import DropDomain, VerifyDomain
 from marketplace.signing import sign_yank
 from marketplace.transport import RegistryTransport
 from plugin_sdk.services import ReleaseOrigin
@@ -79,6 +80,17 @@ async def test_a_new_owner_comes_in_a_bundle_without_a_release(
     found = (await client.stand_behind(["acme/guard"]))["acme/guard"]
     assert isinstance(found, ReleaseOrigin)
     assert (found.owner, found.signers) == (2, (buyer.id,))
+
+
+async def test_what_is_verified_of_a_publisher_comes_in_a_bundle_and_lapses_with_the_next(
+    gap: Gap, site: Site, central: Registry
+) -> None:
+    await central.commit(VerifyDomain("acme", "acme.example", b"{}", 0.0))
+    await gap.bring(gap.export())
+    assert site.registry.reader.index("acme/guard").domain == "acme.example"
+    await central.commit(DropDomain("acme", "acme.example"))
+    await gap.bring(gap.export())
+    assert site.registry.reader.index("acme/guard").domain is None
 
 
 async def test_a_bundle_brings_releases_that_platforms_verify_from_the_sites_own_root(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from marketplace.logbook import Logbook
 from marketplace.mirror.evidence import read_state
 from marketplace.namespaces import make_key_set, propose, sign_proposal
 from marketplace.registry import Registry
+from marketplace.registry.domains import DropDomain, VerifyDomain
 from marketplace.registry.handover import hand_over
 from marketplace.registry.metadata import MetadataRows
+from marketplace.registry.mirrored import TakeUpstream
 from marketplace.registry.upstreams import AddUpstream
 from marketplace.signing import sign_deprecation, sign_yank
 from marketplace.transport import RegistryTransport
@@ -426,3 +429,61 @@ def _target(registry: Registry, path: str) -> bytes:
         query = sa.select(tuf_targets.c.body).where(tuf_targets.c.path == path, tuf_targets.c.superseded.is_(None))
         found: bytes = connection.execute(query).scalar_one()
     return found
+
+
+async def test_what_an_upstream_has_verified_of_a_publisher_comes_along_and_goes_again(
+    site: Site, tmp_path: Path
+) -> None:
+    def verified() -> tuple[str | None, str | None]:
+        found = site.registry.reader.index("acme/guard")
+        assert found.mirrored is not None
+        return found.domain, found.repository
+
+    await site.follow()
+    await site.sync()
+    assert verified() == (None, None)
+    # The log has no entry of a domain: it is seen by the index alone.
+    await site.central.commit(VerifyDomain("acme", "acme.example", b"{}", 0.0))
+    assert (await site.sync()).plugins == ["acme/guard"]
+    assert verified() == ("acme.example", None)
+    offered = (await site.client(tmp_path / "cache").index("acme/guard")).published()
+    assert {each.domain for each in offered.values()} == {"acme.example"}
+    assert (await site.sync()).plugins == []
+    await site.central.commit(DropDomain("acme", "acme.example"))
+    assert (await site.sync()).plugins == ["acme/guard"]
+    assert verified() == (None, None)
+
+
+async def test_an_older_sight_of_an_upstream_verifies_nobody_again(site: Site, central: Registry) -> None:
+    await site.follow()
+    await central.commit(VerifyDomain("acme", "acme.example", b"{}", 0.0))
+    await site.sync()
+    upstream = site.registry.reader.upstreams.find("central")
+    changes: list[Any] = []
+    commit = site.registry.commit
+
+    async def spy(change: Any) -> Any:
+        changes.append(change)
+        return await commit(change)
+
+    site.registry.commit = spy  # type: ignore[method-assign]
+    await central.commit(DropDomain("acme", "acme.example"))
+    await site.sync()
+    (lapsed,) = [each for each in changes if isinstance(each, TakeUpstream)]
+    assert lapsed.root == upstream.root
+    stale = replace(
+        lapsed,
+        older=True,
+        seen=replace(lapsed.seen, versions=dict.fromkeys(lapsed.seen.versions, 1)),
+        plugins=[replace(each, index=replace(each.index, domain="acme.example")) for each in lapsed.plugins],
+    )
+    await commit(stale)
+    assert site.registry.reader.index("acme/guard").domain is None
+
+
+async def test_the_sites_own_word_about_a_publisher_counts_before_the_upstreams(site: Site) -> None:
+    await site.follow()
+    await site.central.commit(VerifyDomain("acme", "acme.example", b"{}", 0.0))
+    await site.sync()
+    await site.registry.commit(VerifyDomain("acme", "acme.test", b"{}", 0.0))
+    assert site.registry.reader.index("acme/guard").domain == "acme.test"
