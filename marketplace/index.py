@@ -128,6 +128,11 @@ class Index:
         """The release of that version, yanked or not."""
         return next((r for r in self.releases if r.version == version), None)
 
+    def before(self, version: str) -> list[tuple[str, str]]:
+        """Version and digest of each release before that version, newest first."""
+        mine = parse_version(version)
+        return [(each.version, each.digest) for each in self.releases if parse_version(each.version) < mine]
+
     def installable(self) -> tuple[Release, ...]:
         """Releases that are not yanked, newest first."""
         return tuple(r for r in self.releases if r.yanked is None)

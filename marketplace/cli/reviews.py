@@ -69,6 +69,11 @@ def add_review_commands(tree: CommandTree) -> None:
             for change in found.changes:
                 sign, style = ("+", "yellow") if change.widens else ("-", "dim")
                 out.print(f"  {sign} {change.words}", style=style, markup=False)
+            for cost in found.costs:
+                took = f"{cost.now.fuel:,} instructions, {_bytes(cost.now.memory_bytes)} of memory"
+                if cost.before is not None:
+                    took += f" ({cost.before.fuel:,} and {_bytes(cost.before.memory_bytes)} in {cost.base})"
+                out.print(f"  a call of {cost.hook} takes {took}", markup=False)
             rows = [[f.name, _bytes(f.before), _bytes(f.after)] for f in found.files]
             print_table(("file", "before", "after"), rows, "No file differs.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import orjson
 import sqlalchemy as sa
@@ -36,3 +36,23 @@ def newest_profile(
         if found is not None:
             return version, {hook: HookProfile(**each) for hook, each in orjson.loads(found).items()}
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class HookCost:
+    """What one hook of a release needed, beside the version that it follows (``base``, where that was tried)."""
+
+    hook: str
+    now: HookProfile
+    before: HookProfile | None
+    base: str | None
+
+
+def hook_costs(connection: sa.Connection, digest: str, older: Sequence[tuple[str, str]]) -> tuple[HookCost, ...]:
+    """What each hook of a package needed; ``older`` are versions and digests before it, newest first. Nothing of what
+    was not tried."""
+    mine = newest_profile(connection, [("", digest)])
+    if mine is None:
+        return ()
+    base, before = newest_profile(connection, older) or (None, {})
+    return tuple(HookCost(hook, now, before.get(hook), base) for hook, now in sorted(mine[1].items()))

@@ -14,9 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from kernel.errors import NotFound
-from kernel.versions import parse_version
 from marketplace.errors import NamespaceUnknown
-from marketplace.index import Index
+from marketplace.index import Index, Release
 from marketplace.namespaces import KeySet
 from marketplace.osv.index import WeaknessIndex
 from marketplace.osv.severity import Severity
@@ -33,7 +32,7 @@ from marketplace.registry.log import LogRows
 from marketplace.registry.memory import KeySets, TakenNames
 from marketplace.registry.metadata import MetadataRows, read_target
 from marketplace.registry.parts import THRESHOLD, PartsDesk
-from marketplace.registry.profiles import newest_profile
+from marketplace.registry.profiles import HookCost, hook_costs, newest_profile
 from marketplace.registry.publishers import moments_of, succession_of
 from marketplace.registry.ratings import RatingsDesk
 from marketplace.registry.reach import RevocationDesk
@@ -142,10 +141,8 @@ class RegistryReader:
             return None if data is None else read_package(data, max_bytes=len(data)).settings_schema
 
         def profile_before() -> tuple[str, Mapping[str, HookProfile]] | None:
-            mine = parse_version(manifest.version)
-            older = [(r.version, r.digest) for r in published.releases if parse_version(r.version) < mine]
             with self._tables.read() as connection:
-                return newest_profile(connection, older)
+                return newest_profile(connection, published.before(manifest.version))
 
         return Submission(
             package,
@@ -161,6 +158,11 @@ class RegistryReader:
         with self._tables.read() as connection:
             key = (releases.c.plugin == plugin) & (releases.c.version == version)
             return list(connection.execute(sa.select(releases.c.findings).where(key)).scalar() or [])
+
+    def costs(self, index: Index, release: Release) -> tuple[HookCost, ...]:
+        """What a release's hooks needed when they were tried, beside the version before."""
+        with self._tables.read() as connection:
+            return hook_costs(connection, release.digest, index.before(release.version))
 
     def receipt(self, plugin: str, version: str, digest: str) -> Receipt | None:
         """The receipt of a release that is there already, or waits. Raises VersionTaken if it has other bytes."""

@@ -18,6 +18,7 @@ from marketplace.registry.blobs import FolderBlobs
 from marketplace.registry.change import Pending, Touched
 from marketplace.registry.changes import Publish, find_receipt, load_index
 from marketplace.registry.jobs import Bind
+from marketplace.registry.profiles import HookCost, hook_costs
 from marketplace.registry.receipts import Receipt
 from marketplace.registry.submissions import find_submission, pending, submissions
 from marketplace.registry.tables import Tables, releases
@@ -70,6 +71,8 @@ class Review:
     imports_after: tuple[str, ...]
     files: tuple[FileChange, ...]
     settings_changed: bool
+    costs: tuple[HookCost, ...] = ()
+    """What its hooks needed when they were tried, beside the version before."""
 
 
 class ReviewDesk:
@@ -126,6 +129,7 @@ class ReviewDesk:
             if row is None:
                 raise _nothing(digest)
             index = load_index(connection, row.plugin)
+            costs = hook_costs(connection, digest, index.before(row.version))
         package, _ = self.package(digest)
         base = base_of(package.manifest, index.readable(index.releases))
         release = None if base is None else index.find(base.version)
@@ -140,6 +144,7 @@ class ReviewDesk:
             after or (),
             tuple(_files(old, package)),
             old is not None and old.settings_schema != package.settings_schema,
+            costs,
         )
         return review, package.manifest
 

@@ -158,6 +158,7 @@ class Pages:
             "downloads": downloads[:-1],
             "fetched": sum(downloads),
             "findings": self._reader.findings(plugin, release.version),
+            "costs": self._reader.costs(index, release),
             "walked": walked,
             "checks": who_vouches(walked, publisher),
             "build": None if walked.broken else build_of(release.provenance),

@@ -117,6 +117,18 @@ async def test_the_registry_keeps_profiles_and_compares_with_the_newest_version_
     assert held.state == "quarantined"
     (finding,) = registry.reader.reviews.status(signed.package.digest).findings
     assert "takes 4,000,000 instructions for a sample, and took 300,000 in 1.1.0" in finding["problem"]
+    # The reviewer sees it beside that version, and so does everybody on the pages.
+    (cost,) = registry.reader.reviews.show(signed.package.digest).costs
+    assert (cost.hook, cost.now.fuel, cost.base) == (HOOK, 4_000_000, "1.1.0")
+    assert cost.before is not None
+    assert cost.before.fuel == 300_000
+    index = registry.reader.index("acme/guard")
+    first, later = (index.find(version) for version in ("1.0.0", "1.1.0"))
+    assert first is not None
+    assert later is not None
+    assert [each.before for each in registry.reader.costs(index, first)] == [None]
+    # The newest before 1.1.0 is 1.0.1, although that came later.
+    assert [each.base for each in registry.reader.costs(index, later)] == ["1.0.1"]
     # What waited keeps its profile: the next one is compared with it once it is live.
     await registry.decide(signed.package.digest, approved=True, reason="It is meant.", reviewer="rita")
     following = make_release(version="1.1.2")

@@ -23,6 +23,7 @@ from marketplace.storefront.asked import Asked
 from marketplace.storefront.markup import changes_of, render_markdown, safe_link
 from marketplace.storefront.words import count, moment, percent, relative
 from marketplace.testing import make_signed, write_plugin
+from plugin_sdk.profile import HookProfile, Trial
 from tests.support.pictures import png
 
 Make = Callable[..., SignedPackage]
@@ -461,3 +462,31 @@ async def test_a_publishers_page_says_what_happened_to_its_keys(
 
     assert "Now held by Globex Ltd &lt;b&gt;" in page
     assert "First keys" in page
+
+
+async def test_what_a_call_takes_is_shown_beside_the_version_before(
+    open_registry: Callable[..., Registry], register: Register, make_release: Make
+) -> None:
+    needs = {"user_creating": HookProfile(fuel=120_000, memory_bytes=2 << 20, output_bytes=64)}
+    registry = open_registry(check_contract=lambda *_: Trial((), dict(needs)))
+    await register(registry)
+    await publish(registry, make_release("acme/guard", version="1.0.0"))
+    needs["user_creating"] = HookProfile(fuel=250_000, memory_bytes=3 << 20, output_bytes=64)
+    await publish(registry, make_release("acme/guard", version="1.1.0"))
+    transport = httpx.ASGITransport(create_app(registry))
+    async with httpx.AsyncClient(transport=transport, base_url="http://market.test") as http:
+        newest, first = (await http.get("/store/acme/guard")).text, (await http.get("/store/acme/guard/1.0.0")).text
+    assert_tame(newest)
+    assert "What a call takes" in newest
+    assert "250,000" in newest
+    assert "120,000 in 1.0.0" in newest
+    assert "2.0 MiB in 1.0.0" in newest
+    assert "120,000" in first
+    assert " in 1." not in first.partition("What a call takes")[2].partition("</table>")[0]
+
+
+async def test_what_was_not_tried_says_nothing_of_what_a_call_takes(
+    registry: Registry, http: httpx.AsyncClient, make_release: Make
+) -> None:
+    await publish(registry, make_release("acme/guard"))
+    assert "What a call takes" not in (await http.get("/store/acme/guard")).text
