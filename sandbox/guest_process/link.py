@@ -22,8 +22,8 @@ from sandbox.policy import EffectiveLimits, Pace
 
 END_SECONDS = 5.0
 SILENT_SECONDS = 5.0
-"""After a call's time, and all that it can be given back, in which an answer must have come: otherwise the process
-has stopped, with everything in it."""
+"""A call that has not ended so long after its time, and all that it can be given back, may still wait for a thread. It
+may be that the process has stopped, too, with everything in it: it is asked, and has as long again to answer."""
 
 _log = logging.getLogger("keelstone.sandbox")
 _HERE = str(Path(__file__).resolve().parents[2])
@@ -62,6 +62,7 @@ class Link:
         self._known: dict[int, PluginManifest] = {}
         self._reading: asyncio.Task[None] | None = None
         self._reaping: asyncio.Task[None] | None = None
+        self._doubted: asyncio.TimerHandle | None = None
         self.ended = False
 
     @classmethod
@@ -104,32 +105,43 @@ class Link:
     async def run(self, number: int, call: GuestCall, limits: EffectiveLimits, pace: Pace) -> Ran:
         """Run one call; ``number`` names it."""
         loop = asyncio.get_running_loop()
+        if self.ended:
+            return Ran(_gone(call, "it ended before the call was in it"))
         if id(call.manifest) not in self._known:
             self._known[id(call.manifest)] = call.manifest
             self.send(wire.Know(id(call.manifest), call.manifest.model_dump(mode="json", exclude_unset=True)))
         remaining = call.context.remaining()
-        self.send(
-            wire.Run(
-                number,
-                id(call.manifest),
-                call.digest,
-                call.hook,
-                call.payload,
-                call.context.tenant,
-                None if remaining == float("inf") else remaining,
-                tuple(call.grants),
-                dict(call.settings),
-                call.replay,
-                limits,
-                pace,
-                offers(call, self._services),
-                schemas(call, self._services),
-            )
+        run = wire.Run(
+            number,
+            id(call.manifest),
+            call.digest,
+            call.hook,
+            call.payload,
+            call.context.tenant,
+            None if remaining == float("inf") else remaining,
+            tuple(call.grants),
+            dict(call.settings),
+            call.replay,
+            limits,
+            pace,
+            offers(call, self._services),
+            schemas(call, self._services),
         )
+        try:
+            self.send(run)
+        except TypeError as error:
+            raise SandboxError(
+                "The call cannot be told to the process that the plugin would run in.",
+                plugin=call.plugin,
+                hook=call.hook,
+                tenant=call.context.tenant,
+                expected="payload and settings that JSON can say",
+                found=str(error),
+                fix="Look for text that is no Unicode, or numbers of more than 64 bits.",
+            ) from error
         entry = _UnderWay(call, limits, Answers(call, limits, self._services), loop.create_future())
         self._under_way[number] = entry
-        silent = limits.time_ms / 1_000 + MOST_GIVEN + SILENT_SECONDS
-        entry.watch = loop.call_later(silent, self._stopped, entry)
+        self._watch(entry)
         try:
             return await entry.future
         except asyncio.CancelledError:
@@ -179,6 +191,8 @@ class Link:
                 for each in self._under_way.values():
                     if (asked_for := each.asks.get(ask)) is not None:
                         asked_for.cancel()
+            case wire.Pong():
+                self._trust()
             case wire.Ready():
                 raise wire.Garbled("ready a second time")
 
@@ -206,9 +220,24 @@ class Link:
 
     # ------------------------------------------------------------------ the end
 
-    def _stopped(self, entry: _UnderWay) -> None:
-        _log.error("the guest process does not answer a call of %s: it is ended", entry.call.plugin)
+    def _watch(self, entry: _UnderWay) -> None:
+        seconds = entry.limits.time_ms / 1_000 + MOST_GIVEN + SILENT_SECONDS
+        entry.watch = asyncio.get_running_loop().call_later(seconds, self._doubt, entry)
+
+    def _doubt(self, entry: _UnderWay) -> None:
+        self._watch(entry)
+        if self._doubted is None:
+            self._doubted = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._stopped)
+            self.send(wire.Ping())
+
+    def _stopped(self) -> None:
+        _log.error("the guest process does not answer: it is ended")
         self._kill()
+
+    def _trust(self) -> None:
+        if self._doubted is not None:
+            self._doubted.cancel()
+            self._doubted = None
 
     async def _reap(self) -> None:
         # Asked to end, or at its end: killing it at once would take its exit code from whoever waits for that.
@@ -221,22 +250,13 @@ class Link:
 
     def _over(self, why: str) -> None:
         self.ended = True
+        self._trust()
         self._writer.close()
         self._reaping = asyncio.get_running_loop().create_task(self._reap())
         for number in tuple(self._under_way):
             entry = self._finished(number)
             assert entry is not None
-            call = entry.call
-            error = GuestProcessEnded(
-                "The process that the plugin ran in is gone.",
-                plugin=call.plugin,
-                hook=call.hook,
-                tenant=call.context.tenant,
-                expected="an answer",
-                found=why,
-                fix="Try again: another is started. If it happens again with this plugin alone, it is the cause.",
-            )
-            _settle(entry, Ran(error, ended=True))
+            _settle(entry, Ran(_gone(entry.call, why), ended=True))
 
     def _kill(self) -> None:
         if self._process.returncode is None:
@@ -267,6 +287,18 @@ def shutting_down(call: GuestCall | None = None) -> GuestCancelled:
         plugin=call.plugin if call else None,
         hook=call.hook if call else None,
         tenant=call.context.tenant if call else None,
+    )
+
+
+def _gone(call: GuestCall, why: str) -> GuestProcessEnded:
+    return GuestProcessEnded(
+        "The process that the plugin ran in is gone.",
+        plugin=call.plugin,
+        hook=call.hook,
+        tenant=call.context.tenant,
+        expected="an answer",
+        found=why,
+        fix="Try again: another is started. If it happens again with this plugin alone, it is the cause.",
     )
 
 

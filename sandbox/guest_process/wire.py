@@ -107,6 +107,13 @@ class Told:
     kind: Literal["told"] = "told"
 
 
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there? A process that can still read answers at once."""
+
+    kind: Literal["ping"] = "ping"
+
+
 # ---------------------------------------------------------------------------------- from the process
 
 
@@ -115,6 +122,13 @@ class Ready:
     """The engines are made."""
 
     kind: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to a ping."""
+
+    kind: Literal["pong"] = "pong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +281,8 @@ class Sent:
 
 # ---------------------------------------------------------------------------------- frames
 
-Downward = Begin | Know | Run | GiveUp | Forget | Taken | Told
-Upward = Ready | Done | Failed | Ask | Drop
+Downward = Begin | Know | Run | GiveUp | Forget | Taken | Told | Ping
+Upward = Ready | Pong | Done | Failed | Ask | Drop
 DOWNWARD: TypeAdapter[Downward] = TypeAdapter(Annotated[Downward, Field(discriminator="kind")])
 UPWARD: TypeAdapter[Upward] = TypeAdapter(Annotated[Upward, Field(discriminator="kind")])
 

@@ -70,6 +70,8 @@ class Worker:
             case wire.Forget(digest):
                 self._live.forget(digest)
                 self._shelves.let_go(digest)
+            case wire.Ping():
+                self._send(wire.Pong())
             case wire.Begin():
                 raise wire.Garbled("a second beginning")
 

@@ -19,15 +19,18 @@ import pytest
 from kernel.errors import BackendUnavailable, NotFound, ValidationFailed
 from kernel.settings import Settings
 from marketplace import MarketplaceClient, Registry, open_client
+from marketplace.binding import prove_key
 from marketplace.connect import registry_folder
 from marketplace.errors import VerificationFailed
-from marketplace.keys import generate_key
+from marketplace.jobs import Job, sign_jobs
+from marketplace.keys import SigningKey, generate_key
 from marketplace.log.checkpoint import read_checkpoint
 from marketplace.log.entry import read_entry
 from marketplace.log.proof import read_proof
 from marketplace.log.tiles import read_bundle
 from marketplace.log.tree import leaf_hash
 from marketplace.namespaces import make_key_set
+from marketplace.oidc.issuers import Issuer
 from marketplace.pinning import fetch_root, pin_root
 from marketplace.publishing import publish_folder
 from marketplace.registry import RegistryReader
@@ -35,6 +38,7 @@ from marketplace.testing import EMPTY_COMPONENT, make_signed, write_plugin
 from marketplace.transport import HttpTransport, RegistryTransport, Transport
 from plugin_sdk.reporting import FIGURES, RATING, platform_name, pseudonym
 from plugin_sdk.services import SearchFilters
+from tests.support.issuer import LocalIssuer, local_issuer
 from tests.support.market import Platform
 
 ROOT = Path(__file__).parents[3]
@@ -44,13 +48,16 @@ DEADLINE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Shop:
-    """A marketplace with acme/guard 1.0.0, served by a process of its own."""
+    """A marketplace with acme/guard 1.0.0 and initech/robot 1.0.0, which a CI job released; served by a process of its
+    own."""
 
     settings: Settings
     url: str
     package: bytes
     digest: str
     process: subprocess.Popen[bytes]
+    owner: str
+    """The key that let the job release."""
 
 
 def free_port() -> int:
@@ -67,16 +74,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     plugin = write_plugin(folder / "guard")
     component = folder / "guard.component.wasm"
     component.write_bytes(EMPTY_COMPONENT)
-    key = generate_key()
+    key, owner = generate_key(), generate_key()
 
     async def fill() -> str:
-        registry = Registry.open(registry_folder(settings))
-        try:
-            first = await publish_folder(registry, plugin, component, key)
-            assert await publish_folder(registry, plugin, component, key) == first
-            return first.digest
-        finally:
-            await registry.close()
+        with local_issuer(folder) as issuer:
+            trusted = [Issuer("github", issuer.url, private=True)]
+            registry = Registry.open(registry_folder(settings), issuers=trusted, issuers_authority=issuer.authority)
+            try:
+                first = await publish_folder(registry, plugin, component, key)
+                assert await publish_folder(registry, plugin, component, key) == first
+                await release_by_job(registry, issuer, owner, folder / "robot")
+                return first.digest
+            finally:
+                await registry.close()
 
     digest, port = asyncio.run(fill()), free_port()
     command = f"{SERVE}serve_registry(Settings(), '127.0.0.1', {port}, open_namespaces=True)"
@@ -91,10 +101,25 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_healthy(url, process)
-        yield Shop(settings, url, make_signed(plugin, key, parts=None).package.data, digest, process)
+        yield Shop(settings, url, make_signed(plugin, key, parts=None).package.data, digest, process, owner.id)
     finally:
         process.terminate()
         process.wait(DEADLINE_SECONDS)
+
+
+async def release_by_job(registry: Registry, issuer: LocalIssuer, owner: SigningKey, folder: Path) -> None:
+    """Have a CI job release initech/robot 1.0.0, as its owner lets it."""
+    await registry.register_namespace(make_key_set("initech", [owner]).document)
+    job = Job(issuer.url, "acme/guard", "1001", "2002", ".github/workflows/release.yml", ("robot",))
+    await registry.let_jobs(sign_jobs("initech", None, [job], owner))
+    temporary, token = generate_key(), issuer.token(registry.audience)
+    proof = prove_key(temporary, token, "initech/robot", registry.audience)
+    await registry.bind_job(token, "initech/robot", temporary.public.to_dict(), proof)
+    source = write_plugin(
+        folder, "initech/robot", name="Robot", summary="Staples paper.", readme="# Robot\n\nIt works.\n"
+    )
+    signed = make_signed(source, temporary, EMPTY_COMPONENT)
+    await registry.publish(signed.package.data, signed.envelope)
 
 
 def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -179,6 +204,22 @@ async def test_a_client_searches_fetches_and_verifies(client: MarketplaceClient,
     assert package.digest == shop.digest
     verification = await client.verify(shop.package)
     assert verification.package == package
+
+
+async def test_a_jobs_release_is_proved_offline_once_it_was_fetched(client: MarketplaceClient, shop: Shop) -> None:
+    package = await client.fetch("initech/robot", "1.0.0")
+    assert package.origin is not None
+    assert package.origin.build is not None
+    assert (package.origin.build.repository, package.origin.signers) == ("acme/guard", (shop.owner,))
+    assert any(line.startswith("binding: ") and "acme/guard" in line for line in package.chain)
+    offered = (await client.index("initech/robot")).published()["1.0.0"]
+    assert (offered.repository or "").endswith("acme/guard")
+    reader = RegistryReader.open(registry_folder(shop.settings))
+    assert reader is not None
+    file = reader.package_path(package.digest)
+    assert file is not None
+    again = await client.verify(file.read_bytes(), offline=True)
+    assert again.package.chain == package.chain
 
 
 def test_an_address_where_nobody_answers_is_unavailable(tmp_path: Path) -> None:

@@ -131,6 +131,20 @@ async def test_a_process_that_does_not_answer_is_ended(box: Any, monkeypatch: py
     await until(lambda: gone(pid))
 
 
+async def test_calls_that_wait_for_a_thread_do_not_make_it_look_dead(
+    opened: Any, make_manifest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "MOST_GIVEN", 0.0)
+    monkeypatch.setattr(link, "SILENT_SECONDS", 2.0)
+    many = make_manifest(limits={"time_ms": 300, "concurrency": 16})
+    async with opened(sandbox_threads=1) as box:
+        await box.run("echo")
+        pid = pid_of(box)
+        found = await asyncio.gather(*(box.run("loop", manifest=many) for _ in range(10)), return_exceptions=True)
+        assert [type(each) for each in found] == [errors.GuestTimeLimit] * 10
+        assert pid_of(box) == pid
+
+
 async def test_a_call_that_is_given_up_ends_in_there_too(box: Any, make_manifest: Any) -> None:
     await box.run("echo")
     looping = asyncio.create_task(box.run("loop", manifest=make_manifest(limits={"time_ms": 2_000})))
@@ -299,6 +313,22 @@ async def _told(impostor: _Impostor) -> wire.Told:
 
 
 _USAGE = GuestUsage(1, 1, 0, 0)
+
+
+async def test_what_json_cannot_say_fails_its_own_call_alone(box: Any) -> None:
+    with pytest.raises(errors.SandboxError, match="cannot be told"):
+        await box.run("echo", "\ud800")
+    assert (await box.run("echo", "{}")).output == "{}"
+
+
+async def test_a_process_that_ended_before_a_call_came_ends_that_too(impostor: Any) -> None:
+    link, first, _ = await _begin(impostor, _call(), HostServices())
+    impostor.stdout.feed_eof()
+    await first
+    call = _call()
+    ran = await link.run(2, call, effective_limits(call.manifest.limits, Settings()), STRANGERS_PACE)
+    assert isinstance(ran.answer, errors.GuestProcessEnded)
+    await link.close()
 
 
 async def test_an_answer_to_no_call_is_dropped(impostor: Any) -> None:
