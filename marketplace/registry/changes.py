@@ -33,7 +33,7 @@ from marketplace.registry.publishers import check_still_signed
 from marketplace.registry.reach import all_revocations, revocation_of
 from marketplace.registry.receipts import DeprecationRecord, Receipt
 from marketplace.registry.submissions import OPEN, claim, refuse_other_bytes, submissions
-from marketplace.registry.tables import plugins, releases, revocations
+from marketplace.registry.tables import ask, plugins, releases, revocations
 from marketplace.revocations import REVOCATIONS_TARGET, revocations_document
 from plugin_sdk.profile import HookProfile
 from plugin_sdk.services import Revocation
@@ -65,7 +65,7 @@ class Publish:
         about = (manifest.id, manifest.version)
         row = waited = None
         # Nearly always there is nothing, and plain SQL finds that out at a fraction of an expression's cost.
-        if any(connection.exec_driver_sql(_ANYTHING, about * 2).one()):
+        if any(ask(connection, _ANYTHING, about * 2)[0]):
             row = _same_release(connection, *about, self.package.digest)
             if row is not None and row.receipt is not None:
                 return Receipt(**row.receipt)
@@ -91,7 +91,7 @@ class Publish:
                 keep_provenance(connection, manifest.id, manifest.version, built, touched)
             documents = (manifest_document(manifest), envelope, list(self.findings))
             told = (manifest.requires.kernel, *(orjson.dumps(document).decode() for document in documents))
-            connection.exec_driver_sql(_RELEASE, (*values.values(), *told))
+            ask(connection, _RELEASE, (*values.values(), *told))
             keep_parts(connection, self.package)
             keep_profile(connection, self.package.digest, self.profile)
             touched.plugins[manifest.id] = self.package.readme
@@ -209,7 +209,7 @@ class Revoke:
 
 def find_receipt(connection: sa.Connection, plugin: str, version: str, digest: str) -> Receipt | None:
     """The receipt of a release that is there already, or waits. Raises VersionTaken if it has other bytes."""
-    if not any(connection.exec_driver_sql(_ANYTHING, (plugin, version) * 2).one()):
+    if not any(ask(connection, _ANYTHING, (plugin, version) * 2)[0]):
         return None
     row = _same_release(connection, plugin, version, digest) or claim(connection, plugin, version, digest)
     return None if row is None or row.receipt is None else Receipt(**row.receipt)

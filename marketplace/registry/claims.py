@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from marketplace.errors import NamespaceMirrored
 from marketplace.index import Mirrored
-from marketplace.registry.tables import in_parts, namespaces, schema
+from marketplace.registry.tables import ask, in_parts, namespaces, schema
 from marketplace.rules.names import alike, kept_under, looked_up
 
 LOCAL = "local"
@@ -88,10 +88,9 @@ def refuse_mirrored(connection: sa.Connection, publisher: str) -> None:
         "SELECT u.name FROM namespace_claims c LEFT JOIN upstreams u ON u.root = c.source "
         "WHERE c.publisher = ? AND c.source != 'local'"
     )
-    found = connection.exec_driver_sql(query, (publisher,)).one_or_none()
-    if found is not None:
+    for (name,) in ask(connection, query, (publisher,)):
         raise NamespaceMirrored(
-            f"The namespace {publisher} is the upstream {found.name}'s.",
+            f"The namespace {publisher} is the upstream {name}'s.",
             found=publisher,
             fix=f"Publish it there. A namespace of this marketplace's own needs another name than {publisher}.",
         )

@@ -19,7 +19,7 @@ from marketplace.registry.indexes import render_indexes
 from marketplace.registry.log import LogRows
 from marketplace.registry.metadata import MetadataRows
 from marketplace.registry.receipts import Receipt, sign_receipt
-from marketplace.registry.tables import Tables
+from marketplace.registry.tables import Tables, ask
 from marketplace.tuf_repository import RepositoryKeys, TufRepository
 
 MAX_BATCH = 1_024
@@ -74,13 +74,13 @@ class Committer:
         with self._tables.write() as connection:
             self._on_step("transaction-begun")
             for change in changes:
-                connection.exec_driver_sql("SAVEPOINT change")
+                ask(connection, "SAVEPOINT change")
                 try:
                     outcomes.append(change.apply(connection, moment, touched))
                 except Exception as error:
-                    connection.exec_driver_sql("ROLLBACK TO change")
+                    ask(connection, "ROLLBACK TO change")
                     outcomes.append(error)
-                connection.exec_driver_sql("RELEASE change")
+                ask(connection, "RELEASE change")
             self._on_step("changes-written")
             documents = {path: make(connection) for path, make in touched.documents.items()}
             documents |= render_indexes(connection, touched.plugins, now)

@@ -13,7 +13,7 @@ from marketplace.registry.claims import mirrored_from, verified_upstream
 from marketplace.registry.domains import domains_of
 from marketplace.registry.jobs import lists_of, provenance_of, repositories_of
 from marketplace.registry.search import Listing, Standing, downloads_of, update_listings, verified_by
-from marketplace.registry.tables import OLD_TEXT, in_parts
+from marketplace.registry.tables import OLD_TEXT, ask, in_parts
 
 _RELEASES = (
     "SELECT r.plugin, r.version, r.digest, r.size, r.kernel, r.published, r.manifest, r.envelope, r.yank, "
@@ -72,7 +72,7 @@ def _load(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[I
     rows: list[Any] = []
     for some, marks in in_parts(wanted):
         # Plain SQL: in a batch, building expressions would cost more than SQLite takes to answer.
-        rows += connection.exec_driver_sql(_RELEASES.format(marks), some).all()
+        rows += ask(connection, _RELEASES.format(marks), some)
     if not rows:
         # A plugin without releases has nothing else either: most that are handed in are new.
         return {plugin: (make_index(plugin, []), {}) for plugin in wanted}

@@ -21,7 +21,7 @@ from marketplace.registry.change import Touched
 from marketplace.registry.claims import refuse_mirrored
 from marketplace.registry.log import LogRows
 from marketplace.registry.publishers import succession_of
-from marketplace.registry.tables import Tables, in_parts, log_entries, releases, schema
+from marketplace.registry.tables import Tables, ask, in_parts, log_entries, releases, schema
 from marketplace.signing import JOBS, STATEMENT_PAYLOAD, only_by, open_statement
 
 namespace_jobs = sa.Table(
@@ -210,8 +210,9 @@ def binding_of(connection: sa.Connection, envelope: Any) -> Binding | None:
         return None
     marks = ",".join("?" * len(named))
     query = f"SELECT statement, entry FROM job_keys WHERE key IN ({marks})"  # noqa: S608 - question marks only
-    row = connection.exec_driver_sql(query, tuple(named)).first()
-    return None if row is None else read_binding(json.loads(row.statement), row.entry)
+    for statement, entry in ask(connection, query, named):
+        return read_binding(json.loads(statement), entry)
+    return None
 
 
 def provenance_of(connection: sa.Connection, plugins: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:

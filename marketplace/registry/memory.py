@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 
 from marketplace.namespaces import KeySet, read_key_set
-from marketplace.registry.tables import Tables
+from marketplace.registry.tables import Tables, ask
 from marketplace.rules.names import kept_under, looked_up
 
 KEY_SETS = 1_024
@@ -34,7 +34,7 @@ class TakenNames:
     def _catch_up(self) -> None:
         with self._tables.read() as connection:
             query = "SELECT id, plugin FROM plugins WHERE id > ? ORDER BY id"
-            found = connection.exec_driver_sql(query, (self._last,)).all()
+            found = ask(connection, query, (self._last,))
         for number, plugin in found:
             publisher, _, name = plugin.partition("/")
             keys = [f"name {key}" for key in kept_under(name)]

@@ -14,7 +14,7 @@ from marketplace.osv.severity import Severity, at_least
 from marketplace.osv.versions import ECOSYSTEMS, package_name
 from marketplace.osv.weakness import Weakness
 from marketplace.package import Package
-from marketplace.registry.tables import Tables, releases, schema
+from marketplace.registry.tables import Tables, ask, releases, schema
 from marketplace.rules.rule import WeakPart
 from plugin_sdk.sbom import Part, SbomInvalid, read_sbom
 
@@ -54,7 +54,8 @@ def keep_parts(connection: sa.Connection, package: Package) -> None:
     parts = _parts(package)
     if parts is not None:
         rows = [(ECOSYSTEMS[part.type], _name(part), part.version, package.digest) for part in parts]
-        connection.exec_driver_sql(_KEEP, [*rows, (*_LISTED, package.digest)])
+        for row in (*rows, (*_LISTED, package.digest)):
+            ask(connection, _KEEP, row)
 
 
 def _parts(package: Package) -> list[Part] | None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import orjson
 import sqlalchemy as sa
 
-from marketplace.registry.tables import schema
+from marketplace.registry.tables import ask, schema
 from plugin_sdk.profile import HookProfile
 
 release_profiles = sa.Table(
@@ -23,7 +23,7 @@ def keep_profile(connection: sa.Connection, digest: str, profile: Mapping[str, H
     """Keep it, in place of an earlier one of the same package. Nothing is kept of what was not tried."""
     if profile:
         said = orjson.dumps({hook: asdict(each) for hook, each in profile.items()}).decode()
-        connection.exec_driver_sql("INSERT OR REPLACE INTO release_profiles VALUES (?, ?)", (digest, said))
+        ask(connection, "INSERT OR REPLACE INTO release_profiles VALUES (?, ?)", (digest, said))
 
 
 def newest_profile(

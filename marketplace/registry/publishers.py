@@ -20,7 +20,7 @@ from marketplace.registry.change import Touched
 from marketplace.registry.claims import refuse_mirrored
 from marketplace.registry.log import LogRows
 from marketplace.registry.receipts import NamespaceRecord
-from marketplace.registry.tables import key_sets, log_entries, namespaces
+from marketplace.registry.tables import ask, key_sets, log_entries, namespaces
 from marketplace.signing import (
     OWNER,
     RELEASE,
@@ -135,10 +135,11 @@ def recovery_of(document: bytes, reason: str, key: SigningKey) -> ChangeKeys:
 def check_still_signed(connection: sa.Connection, plugin: str, envelope: bytes) -> None:
     """Raise SignatureInvalid or SignerUnknown if the keys of a release were replaced while it was on its way: what is
     logged after a key set must be signed by it."""
-    row = _row(connection, plugin.partition("/")[0])
-    if row is None or row.version == 1:  # the first keys are those that it was examined with
+    query = "SELECT document FROM namespaces WHERE publisher = ? AND version > 1"
+    rows = ask(connection, query, (plugin.partition("/")[0],))
+    if not rows:  # the first keys are those that it was examined with
         return
-    present = read_key_set(row.document)
+    present = read_key_set(rows[0][0])
     try:
         open_statement(envelope, RELEASE, present.keys, present.release_threshold)
     except (SignatureInvalid, SignerUnknown) as error:

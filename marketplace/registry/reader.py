@@ -42,7 +42,7 @@ from marketplace.registry.search import Facets, SearchIndex, SqliteIndex
 from marketplace.registry.shelf import Shelf
 from marketplace.registry.state import RegistryState
 from marketplace.registry.submissions import refused_by
-from marketplace.registry.tables import FILE_NAME, Tables, releases
+from marketplace.registry.tables import FILE_NAME, Tables, ask, releases
 from marketplace.registry.upstreams import UpstreamDesk
 from marketplace.rules import Submission
 from marketplace.succession import Succession
@@ -183,14 +183,14 @@ class RegistryReader:
         """The keys of a namespace. Raises NamespaceUnknown."""
         with self._tables.read() as connection:
             query = "SELECT document FROM namespaces WHERE publisher = ?"
-            document = connection.exec_driver_sql(query, (publisher,)).scalar()
-        if document is None:
+            found = ask(connection, query, (publisher,))
+        if not found:
             raise NamespaceUnknown(
                 f"The namespace {publisher} is not registered in this marketplace.",
                 found=publisher,
                 fix="`keelstone plugin publish` registers it with your key.",
             )
-        return self._key_sets.read(document)
+        return self._key_sets.read(found[0][0])
 
     def key_sets(self, publisher: str) -> tuple[Succession, Mapping[int, str]]:
         """All key sets of a namespace, and when each came if there is more than one. Raises NamespaceUnknown."""
