@@ -158,9 +158,11 @@ class Link:
                 self._take(wire.upward(body))
         except wire.Garbled as error:
             why = f"what it said was {error}"
+            self._kill()
         except Exception:
             _log.exception("reading from the guest process failed")
             why = "reading from it failed"
+            self._kill()
         finally:
             self._over(why)
 
@@ -168,7 +170,7 @@ class Link:
         match message:
             case wire.Done(call, result, flooded):
                 if (entry := self._under_way.get(call)) is not None:
-                    _check(result, entry)
+                    check_result(result, entry)
                     self._finished(call)
                     _settle(entry, Ran(result, flooded=flooded))
             case wire.Failed(call, problem, usage, recording, logs, flooded):
@@ -307,7 +309,7 @@ def _settle(entry: _UnderWay, ran: Ran) -> None:
         entry.future.set_result(ran)
 
 
-def _check(result: GuestResult, entry: _UnderWay) -> None:
+def check_result(result: GuestResult, entry: _UnderWay) -> None:
     """Hold a result once more against what the call may do. Raises Garbled: only a process gone wrong comes to that."""
     call, effects = entry.call, result.effects
     if len(result.output.encode()) > entry.limits.output:
@@ -318,3 +320,9 @@ def _check(result: GuestResult, entry: _UnderWay) -> None:
     may = events.emits if events is not None and granted(call, "events") else ()
     if any(event.type not in may for event in effects.events):
         raise wire.Garbled("an event that the call may not emit")
+    if call.replay is not None:
+        # What it leaves was bounded when it was recorded.
+        return
+    written = sum(len(k.encode()) + len(v.encode()) for k, v in effects.kv_writes.items() if v is not None)
+    if len(effects.events) > entry.limits.events or written > entry.limits.kv_bytes:
+        raise wire.Garbled("more events or state than the call may leave")

@@ -21,7 +21,7 @@ from kernel.settings import Settings
 from sandbox import errors, open_runtime
 from sandbox.guest_process import keeper, link, wire
 from sandbox.guest_process.keeper import GuestProcess
-from sandbox.guest_process.link import Link, Ran
+from sandbox.guest_process.link import Link, Ran, check_result
 from sandbox.hostcalls import HostServices
 from sandbox.outgoing import EgressRefused, EgressRequest, EgressResponse
 from sandbox.placement import LEAST_CALLS
@@ -363,6 +363,22 @@ async def test_events_that_the_manifest_does_not_name_are_no_answer(impostor: An
     link, task, number = await _begin(impostor, _call(), HostServices())
     impostor.says(wire.Done(number, GuestResult("{}", Effects(events=[NewEvent("users.deleted", {})]), _USAGE)))
     assert isinstance((await task).answer, errors.GuestProcessEnded)
+    await link.close()
+
+
+@pytest.mark.parametrize(
+    "effects",
+    [Effects(kv_writes={"key": "v" * (64 << 20)}), Effects(events=[NewEvent("lead.scored", {"score": 1})] * 10_000)],
+    ids=["state", "events"],
+)
+async def test_no_more_is_left_than_the_call_may_leave(impostor: Any, effects: Effects) -> None:
+    call = _call()
+    link, task, _ = await _begin(impostor, call, HostServices())
+    # What arrives is checked like this; a frame of such a size would be refused before.
+    (entry,) = link._under_way.values()
+    with pytest.raises(wire.Garbled, match="more events or state"):
+        check_result(GuestResult("{}", effects, _USAGE), entry)
+    task.cancel()
     await link.close()
 
 
