@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Final, Literal, Protocol
 
 import orjson
@@ -351,13 +352,8 @@ def error_of(problem: Problem, plugin: str, hook: str, tenant: str) -> SandboxEr
     )
 
 
+@cache
 def _errors() -> dict[str, type[SandboxError] | type[BulkheadFull]]:
-    if not _BY_CODE:
-        _BY_CODE[BulkheadFull.code] = BulkheadFull
-        _BY_CODE[SandboxError.code] = SandboxError
-        for kind in SandboxError.__subclasses__():
-            _BY_CODE[kind.code] = kind
-    return _BY_CODE
-
-
-_BY_CODE: dict[str, type[SandboxError] | type[BulkheadFull]] = {}
+    kinds: list[type[SandboxError] | type[BulkheadFull]] = [SandboxError, BulkheadFull]
+    kinds.extend(SandboxError.__subclasses__())
+    return {kind.code: kind for kind in kinds}
