@@ -23,6 +23,7 @@ from typing import Any
 from wasmtime import WasmtimeError
 from wasmtime.component import Component
 
+from sandbox.children import bare_environment
 from sandbox.compile import Job
 from sandbox.engine import SandboxEngine, fingerprint
 from sandbox.errors import ArtifactMissing, BadComponent, CompileLimit, SandboxError
@@ -142,15 +143,13 @@ class ArtifactStore:
 
     def _compile(self, source: Path, output: Path, plugin: str | None) -> dict[str, Any]:
         job = Job(str(source), str(output), COMPILE_SECONDS, self._engine.shape.memory_mb, self._engine.shape.fuel)
-        here = str(Path(__file__).resolve().parent.parent)
-        environment = {"PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]), "PYTHONDONTWRITEBYTECODE": "1"}
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "sandbox.compile"],
                 input=json.dumps(asdict(job)).encode(),
                 capture_output=True,
                 timeout=COMPILE_SECONDS,
-                env=environment,
+                env=bare_environment(),
                 cwd=source.parent,
                 check=False,
             )

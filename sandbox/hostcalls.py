@@ -794,19 +794,20 @@ _STORE = "the key-value store"
 
 def told_as(error: KeelstoneError) -> str:
     """The failure code that stands for an error of the platform's own."""
-    for kind, code in _TOLD.items():
+    for kind, code in TOLD.items():
         if isinstance(error, kind):
             return code
     return "unavailable"
 
 
-_TOLD: dict[type[KeelstoneError], str] = {
+TOLD: Mapping[type[KeelstoneError], str] = {
     NotFound: "not-found",
     ValidationFailed: "invalid",
     Forbidden: "denied",
     Rejected: "denied",
     DeadlineExceeded: "deadline",
 }
+"""The failure codes of the platform's own errors; of any other it is ``unavailable``."""
 
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("log", "write"): HostCalls.log_write,

@@ -50,8 +50,8 @@ class Sender(Protocol):
         *,
         budget: int,
         seconds: float,
-        count: Callable[[int], None] = ...,
-        visit: Callable[[str, str], None] = ...,
+        count: Callable[[int], None],
+        visit: Callable[[str, str], None],
     ) -> EgressResponse:
         """Send within ``seconds`` and ``budget`` bytes (sent and received). Raises EgressRefused.
 

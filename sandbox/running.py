@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
+from kernel.ports import GuestResult
 from sandbox.calltime import ThreadTime
 from sandbox.errors import GuestCancelled, GuestTimeLimit, SandboxError
 from sandbox.guest import Guest
@@ -68,6 +69,17 @@ def _in_thread(guest: Guest, host: HostCalls, seat: Seat | None) -> tuple[Outcom
     finally:
         guest.engine.let_loose()
     return outcome, (time.thread_time_ns() - began) // 1_000
+
+
+def result_of(host: HostCalls, outcome: Outcome, cpu_us: int) -> GuestResult:
+    """A call that ended well, as the kernel sees it; ``cpu_us`` are the microseconds of a core that it took."""
+    return GuestResult(
+        output=outcome.output,
+        effects=host.effects,
+        usage=host.usage(outcome.wall_us, cpu_us, outcome.memory_bytes),
+        logs=tuple(host.logs),
+        recording=host.recording,
+    )
 
 
 def seconds_left(host: HostCalls) -> float:

@@ -23,9 +23,9 @@ from sandbox.lanes.answers import Outcome
 from sandbox.live import LiveInstances, Seat
 from sandbox.placement import IN_PLACE_SECONDS, stack_is_large_enough
 from sandbox.policy import EffectiveLimits, LimitBook, effective_limits
-from sandbox.running import GuestThreads, run_guest, seconds_left
+from sandbox.running import GuestThreads, result_of, run_guest, seconds_left
 from sandbox.schemas import check_event_schema
-from sandbox.shelf import Shelves, metering
+from sandbox.shelf import Shelves, lane_of, metering
 
 LogSink = Callable[[GuestCall, LogLine], None]
 """Takes every line that a guest wrote, whether its call succeeded or not."""
@@ -47,8 +47,7 @@ class SandboxRuntime:
         self._settings = settings
         self._services = services
         self._log_sink = log
-        shape, lane = EngineShape.of(settings), None if settings.sandbox_lane == "auto" else settings.sandbox_lane
-        self._shelves = Shelves(shape, artifacts, lane, metering(settings))
+        self._shelves = Shelves(EngineShape.of(settings), artifacts, lane_of(settings), metering(settings))
         self._threads = GuestThreads(settings.sandbox_threads)
         self._process = GuestProcess(settings, artifacts, services) if apart else None
         self._compiling = asyncio.Lock()
@@ -186,13 +185,7 @@ class SandboxRuntime:
     def _result(self, host: HostCalls, outcome: Outcome, cpu_us: int) -> GuestResult:
         if host.logs:
             self._tell(host.call, host.logs)
-        return GuestResult(
-            output=outcome.output,
-            effects=host.effects,
-            usage=host.usage(outcome.wall_us, cpu_us, outcome.memory_bytes),
-            logs=tuple(host.logs),
-            recording=host.recording,
-        )
+        return result_of(host, outcome, cpu_us)
 
     def _may_run_here(self) -> bool:
         thread = threading.get_ident()

@@ -123,6 +123,11 @@ class Shelves:
             shelf.close()
 
 
+def lane_of(settings: Settings) -> str | None:
+    """The way into wasmtime that the settings insist on; None: the fast one where it knows the library."""
+    return None if settings.sandbox_lane == "auto" else settings.sandbox_lane
+
+
 def metering(settings: Settings) -> Metering:
     """Which calls of this process may be metered."""
     if settings.sandbox_caps.fuel is not None:

@@ -19,9 +19,6 @@ from sandbox.outgoing import EgressRefused, EgressRequest
 from sandbox.policy import MAX_BATCH, MAX_KEY_CHARS, MAX_LISTED_KEYS, EffectiveLimits
 from sandbox.secrets import Masker, Secret
 
-_INTERFACE = {"kv.get": "kv", "kv.list": "kv", "kv.usage": "kv"}
-"""The interface by whose grant something is answered, where it is not called the same."""
-
 
 def offers(call: GuestCall, services: HostServices) -> tuple[str, ...]:
     """The interfaces that the call may use and that somebody answers."""
@@ -53,7 +50,7 @@ class Answers:
 
     async def to(self, wanted: wire.Wanted) -> Any:
         """The answer. Raises Refused."""
-        if not granted(self._call, _INTERFACE.get(wanted.what, wanted.what)):
+        if not granted(self._call, wanted.what.partition(".")[0]):
             raise Refused("not-granted", f"this tenant has not granted it to {self._call.plugin}")
         try:
             return await self._answer(wanted)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from kernel.context import Context
-from kernel.errors import DeadlineExceeded, Forbidden, KeelstoneError, NotFound, ValidationFailed
+from kernel.errors import KeelstoneError
 from kernel.manifest import HttpCapability
 from kernel.ports import (
     AiAnswer,
@@ -22,7 +22,7 @@ from kernel.ports import (
     ServiceCalls,
 )
 from sandbox.guest_process import wire
-from sandbox.hostcalls import HostServices
+from sandbox.hostcalls import TOLD, HostServices
 from sandbox.outgoing import EgressRefused, EgressRequest, EgressResponse
 
 T = TypeVar("T")
@@ -36,12 +36,7 @@ PORTS: Mapping[str, type[Any]] = {
     "services": ServiceCalls,
 }
 """Ports that plugins publish services under, by the interface whose host calls need them."""
-_FAILURES: Mapping[str, type[KeelstoneError]] = {
-    "not-found": NotFound,
-    "invalid": ValidationFailed,
-    "denied": Forbidden,
-    "deadline": DeadlineExceeded,
-}
+_FAILURES = {code: kind for kind, code in TOLD.items()}
 
 
 def failure(code: str, message: str) -> KeelstoneError:
@@ -108,8 +103,8 @@ class _Sender:
         *,
         budget: int,
         seconds: float,
-        count: Callable[[int], None] = lambda _size: None,
-        visit: Callable[[str, str], None] = lambda _method, _host: None,
+        count: Callable[[int], None],
+        visit: Callable[[str, str], None],
     ) -> EgressResponse:
         answer = await self._ask(
             wire.Send(

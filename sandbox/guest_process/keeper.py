@@ -15,7 +15,7 @@ from sandbox.guest_process import wire
 from sandbox.guest_process.link import Link, Ran, shutting_down
 from sandbox.hostcalls import HostServices
 from sandbox.policy import EffectiveLimits, Pace
-from sandbox.shelf import metering
+from sandbox.shelf import lane_of, metering
 
 MOST_SLOTS = 64
 """Instances alive at once in there: those of guests that nobody knows yet."""
@@ -31,13 +31,12 @@ class GuestProcess:
 
     def __init__(self, settings: Settings, artifacts: Path, services: HostServices) -> None:
         shape = EngineShape.of(settings)
-        lane = None if settings.sandbox_lane == "auto" else settings.sandbox_lane
         self._begin = wire.Begin(
             str(artifacts.resolve()),
             min(shape.slots, MOST_SLOTS),
             shape.memory_mb,
             shape.threads,
-            lane,
+            lane_of(settings),
             metering(settings),
         )
         self._services = services

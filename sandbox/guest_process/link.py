@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from kernel.errors import BulkheadFull
 from kernel.manifest import PluginManifest
 from kernel.ports import GuestCall, GuestResult, LogLine
 from sandbox.calltime import MOST_GIVEN
+from sandbox.children import HERE, bare_environment
 from sandbox.errors import GuestCancelled, GuestProcessEnded, SandboxError
 from sandbox.guest_process import wire
 from sandbox.guest_process.answering import Answers, granted, offers, schemas
@@ -26,7 +25,6 @@ SILENT_SECONDS = 5.0
 may be that the process has stopped, too, with everything in it: it is asked, and has as long again to answer."""
 
 _log = logging.getLogger("keelstone.sandbox")
-_HERE = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +66,14 @@ class Link:
     @classmethod
     async def open(cls, begin: wire.Begin, services: HostServices) -> Link:
         """Start the process. Raises OSError and Garbled."""
-        # Nothing of the platform's own environment: whatever secrets lie there are none of its business.
-        environment = {"PYTHONPATH": os.pathsep.join([_HERE, *filter(None, sys.path)]), "PYTHONDONTWRITEBYTECODE": "1"}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "sandbox.guest_process",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=environment,
-            cwd=_HERE,
+            env=bare_environment(),
+            cwd=HERE,
             limit=1 << 20,
         )
         link = cls(process, services)

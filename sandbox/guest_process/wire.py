@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
@@ -286,14 +286,6 @@ Downward = Begin | Know | Run | GiveUp | Forget | Taken | Told | Ping
 Upward = Ready | Pong | Done | Failed | Ask | Drop
 DOWNWARD: TypeAdapter[Downward] = TypeAdapter(Annotated[Downward, Field(discriminator="kind")])
 UPWARD: TypeAdapter[Upward] = TypeAdapter(Annotated[Upward, Field(discriminator="kind")])
-
-
-class Writer(Protocol):
-    """Takes bytes to be sent."""
-
-    def write(self, data: bytes) -> None:
-        """Send the bytes, or keep them until they can be."""
-        ...
 
 
 def frame(message: Downward | Upward) -> bytes:

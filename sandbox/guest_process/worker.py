@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from kernel.context import Context
 from kernel.errors import BulkheadFull, GuestFailure, KeelstoneError
 from kernel.manifest import PluginManifest
-from kernel.ports import GuestCall, GuestResult
+from kernel.ports import GuestCall
 from sandbox.calltime import Errand, errand_at_hand
 from sandbox.engine import EngineShape
 from sandbox.errors import SandboxError
@@ -24,7 +24,7 @@ from sandbox.guest_process import wire
 from sandbox.guest_process.asking import failure, services_of
 from sandbox.hostcalls import HostCalls
 from sandbox.live import LiveInstances
-from sandbox.running import GuestThreads
+from sandbox.running import GuestThreads, result_of
 from sandbox.shelf import Shelves
 
 _log = logging.getLogger("keelstone.sandbox")
@@ -100,14 +100,7 @@ class Worker:
             host = HostCalls(call, run.limits, services, asyncio.get_running_loop())
             host.pace = run.pace
             outcome, cpu_us = await self._threads.run(guest, host, seat)
-            result = GuestResult(
-                output=outcome.output,
-                effects=host.effects,
-                usage=host.usage(outcome.wall_us, cpu_us, outcome.memory_bytes),
-                logs=tuple(host.logs),
-                recording=host.recording,
-            )
-            self._send(wire.Done(run.call, result, host.flooded))
+            self._send(wire.Done(run.call, result_of(host, outcome, cpu_us), host.flooded))
         except asyncio.CancelledError:
             self._failed(run, host, SandboxError("The call was given up."))
         except (SandboxError, BulkheadFull) as error:
@@ -139,9 +132,12 @@ class Worker:
             raise
 
 
-async def serve(open_streams: Callable[[], Awaitable[tuple[asyncio.StreamReader, wire.Writer]]]) -> None:
-    """Take messages until the platform is gone. Raises Garbled."""
-    reader, writer = await open_streams()
+async def _serve(reading: int, writing: int) -> None:
+    """Take messages from one descriptor and answer on another until the platform is gone. Raises Garbled."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", 0))
+    writer, _ = await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(writing, "wb", 0))
     worker: Worker | None = None
     while (body := await wire.receive(reader)) is not None:
         message = wire.DOWNWARD.validate_json(body)
@@ -152,14 +148,6 @@ async def serve(open_streams: Callable[[], Awaitable[tuple[asyncio.StreamReader,
             writer.write(wire.frame(wire.Ready()))
         else:
             raise wire.Garbled("no beginning")
-
-
-async def _standard_streams(reading: int, writing: int) -> tuple[asyncio.StreamReader, wire.Writer]:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=1 << 20)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", 0))
-    transport, _ = await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(writing, "wb", 0))
-    return reader, transport
 
 
 def _limit() -> None:
@@ -182,7 +170,7 @@ def main() -> int:
     # What anybody prints must not come between two frames.
     reading, writing = os.dup(0), os.dup(1)
     os.dup2(2, 1)
-    asyncio.run(serve(lambda: _standard_streams(reading, writing)))
+    asyncio.run(_serve(reading, writing))
     sys.stderr.flush()
     # Guests may be at work, and freeing a large engine takes long: nothing here is worth an orderly end.
     os._exit(0)

@@ -23,6 +23,7 @@ from kernel.versions import parse_range, parse_version
 from marketplace.registry.search.catalogue import FACETS, facet_word, facets_of, words_of
 from marketplace.registry.search.ranking import plugin_of, quality_of
 from marketplace.registry.search.spelling import corrected
+from marketplace.registry.tables import ask
 from plugin_sdk.services import MarketplaceEntry, SearchFilters
 
 MAX_WORDS = 8
@@ -57,10 +58,10 @@ def search(
     found: list[MarketplaceEntry] = []
     seen = 0
     # What does not run on the contracts asked for is left out at the end: few are, so few are asked for beyond it.
-    for ask in (limit, limit * 4, limit * 32):
-        rows = _rows(connection, words_of(query)[:MAX_WORDS], query, ask, wanted)
+    for most in (limit, limit * 4, limit * 32):
+        rows = _rows(connection, words_of(query)[:MAX_WORDS], query, most, wanted)
         found = _entries(connection, rows, wanted)[:limit]
-        if len(found) >= limit or len(rows) < ask or len(rows) == seen:
+        if len(found) >= limit or len(rows) < most or len(rows) == seen:
             break
         seen = len(rows)
     return found
@@ -98,7 +99,7 @@ def _newest(connection: sa.Connection, limit: int, filters: SearchFilters) -> li
         rows = _match(connection, "plugin_about", narrowed, -1)
         return sorted(rows, key=plugin_of, reverse=True)[:limit]
     newest = "SELECT slot FROM plugins WHERE slot IS NOT NULL ORDER BY id DESC LIMIT ?"
-    return [row for (row,) in _fetch(connection, newest, (limit,))]
+    return [row for (row,) in ask(connection, newest, (limit,))]
 
 
 def _best(connection: sa.Connection, words: Sequence[str], query: str, limit: int, filters: SearchFilters) -> list[int]:
@@ -107,7 +108,7 @@ def _best(connection: sa.Connection, words: Sequence[str], query: str, limit: in
     named = "SELECT slot FROM plugins WHERE slot IS NOT NULL AND (name_key = ? OR plugin = ?) ORDER BY slot LIMIT ?"
     # Whether one of these passes the filters is not in the index of names, so all of them are looked at.
     most = -1 if narrowed else limit
-    for (row,) in _fetch(connection, named, (" ".join(words), query.strip().lower(), most)):
+    for (row,) in ask(connection, named, (" ".join(words), query.strip().lower(), most)):
         if _passes(connection, row, narrowed):
             scores[row] = EXACT * quality_of(row)
     if len(words) == 1:
@@ -144,22 +145,12 @@ def _passes(connection: sa.Connection, row: int, narrowed: str) -> bool:
     if not narrowed:
         return True
     statement = "SELECT 1 FROM plugin_about WHERE plugin_about MATCH ? AND rowid = ?"
-    return bool(_fetch(connection, statement, (narrowed, row)))
+    return bool(ask(connection, statement, (narrowed, row)))
 
 
 def _match(connection: sa.Connection, table: str, expression: str, limit: int) -> list[int]:
     statement = f"SELECT rowid FROM {table} WHERE {table} MATCH ? LIMIT ?"  # noqa: S608 - two fixed names
-    return [row for (row,) in _fetch(connection, statement, (expression, limit))]
-
-
-def _fetch(connection: sa.Connection, statement: str, values: tuple[Any, ...]) -> list[Any]:
-    """The rows, by the driver's own cursor: a search asks several small questions, and half their time was around."""
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute(statement, values)
-        return list(cursor.fetchall())
-    finally:
-        cursor.close()
+    return [row for (row,) in ask(connection, statement, (expression, limit))]
 
 
 def _entries(connection: sa.Connection, rows: Sequence[int], filters: SearchFilters) -> list[MarketplaceEntry]:
@@ -167,7 +158,7 @@ def _entries(connection: sa.Connection, rows: Sequence[int], filters: SearchFilt
     marks = ",".join("?" * len(numbers))
     wanted = f"SELECT id, entry, kernels FROM plugins WHERE id IN ({marks}) AND entry IS NOT NULL"  # noqa: S608
     entries = {}
-    for number, entry, kernels in _fetch(connection, wanted, tuple(numbers)):
+    for number, entry, kernels in ask(connection, wanted, tuple(numbers)):
         if not filters.contracts or runs_on(orjson.loads(kernels), filters.contracts):
             entries[number] = entry_from(orjson.loads(entry))
     return [entries[number] for number in numbers if number in entries]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 import subprocess
@@ -106,18 +105,23 @@ async def test_a_process_that_is_gone_ends_its_calls_and_another_is_started(
     assert pid_of(box) != first
 
 
-async def test_a_guest_with_which_the_process_ended_stays_apart_though_it_was_known(
-    box: Any, ran: list[str], bytes_of: Any
-) -> None:
-    for _ in range(LEAST_CALLS):
-        await box.run("echo")
-    placement = box.runtime._shelves._usual.get(hashlib.sha256(bytes_of("echo")).hexdigest()).placement
-    assert not placement.apart()
-    placement.broke()
-    assert placement.apart()
-    assert not placement.in_place("user_creating")
-    await box.run("echo")
-    assert len(ran) == LEAST_CALLS + 1
+async def test_a_guest_with_which_the_process_ended_stays_apart_though_it_is_known(box: Any, ran: list[str]) -> None:
+    reached, answer = asyncio.Event(), box.kv.get
+
+    async def never(*_: Any) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    box.kv.get = never
+    waiting = asyncio.create_task(box.run("host", "gname"))
+    await reached.wait()
+    os.kill(pid_of(box), signal.SIGKILL)
+    with pytest.raises(errors.GuestProcessEnded):
+        await waiting
+    box.kv.get = answer
+    for _ in range(LEAST_CALLS + 5):
+        await box.run("host", "cgreeting")
+    assert len(ran) == 1 + LEAST_CALLS + 5
 
 
 async def test_a_process_that_does_not_answer_is_ended(box: Any, monkeypatch: pytest.MonkeyPatch) -> None:
