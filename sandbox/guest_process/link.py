@@ -251,6 +251,9 @@ class Link:
         self._trust()
         self._writer.close()
         self._reaping = asyncio.get_running_loop().create_task(self._reap())
+        if self._under_way:
+            inside = ", ".join(sorted({entry.call.plugin for entry in self._under_way.values()}))
+            _log.error("the guest process is gone (%s), and with it the calls of %s", why, inside)
         for number in tuple(self._under_way):
             entry = self._finished(number)
             assert entry is not None

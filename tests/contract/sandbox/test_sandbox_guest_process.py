@@ -91,7 +91,7 @@ async def test_a_guest_that_is_known_and_floods_the_host_is_sent_back(
 
 
 async def test_a_process_that_is_gone_ends_its_calls_and_another_is_started(
-    box: Any, make_manifest: Any, bytes_of: Any
+    box: Any, make_manifest: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     await box.run("echo")
     first = pid_of(box)
@@ -101,6 +101,7 @@ async def test_a_process_that_is_gone_ends_its_calls_and_another_is_started(
     with pytest.raises(errors.GuestProcessEnded) as caught:
         await looping
     assert caught.value.hook == "user_creating"
+    assert "and with it the calls of acme/guest" in caplog.text
     assert (await box.run("echo", '{"b":2}')).output == '{"b":2}'
     assert pid_of(box) != first
 
